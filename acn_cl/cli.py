@@ -1,0 +1,330 @@
+"""The command line: parse, call, print. The composition root, and the only module that may import everything.
+
+What is slow to import (torch, Avalanche, pandas) is imported inside the command that needs it, so that ``--help`` and
+a mistake in a spec answer at once.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from acn_cl import __version__
+from acn_cl.errors import UserError, suggest
+from acn_cl.recipe import Recipe, load_recipe, recipe_files
+from acn_cl.specfile import read_spec_file
+from acn_cl.tables import table
+
+DONE, OUR_FAULT, WRONG_INPUT, SOME_FAILED = 0, 1, 2, 3
+LISTS = ("backbones", "blocks", "wirings", "strategies", "streams", "recipes")
+
+app = typer.Typer(
+    name="acn-cl",
+    help="Continual learning, seen through depth: run streams, and report what was forgotten.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Which data sets are here, where, whole or damaged.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+debug = False
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"acn-cl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_traceback: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    global debug
+    debug = show_traceback
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe (acn-cl list recipes) or a YAML file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds instead of the recipe's: 0-4 or 0,2.")] = None,
+    runs: Annotated[Path | None, typer.Option("--out", help="Folder of the runs. [default: runs/<recipe>]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto or avalanche.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Make the report at the end, in OUT/report.")] = False,
+) -> None:
+    """Run a recipe. What is done already is skipped; what was cut off starts again."""
+    chosen = [f"{key}={value}" for key, value in _given(device=device, precision=precision, engine=engine)]
+    loaded = load_recipe(recipe, [*(set_ or []), *chosen], seeds)
+    folder = runs if runs is not None else Path("runs") / loaded.name
+    if dry_run:
+        _print_plan(loaded, folder)
+        return
+    code = _run(loaded, folder)
+    if report:
+        _report([folder], folder / "report")
+    else:
+        out.print(f"report: acn-cl report {folder}", markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _given(**options: str | None) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in options.items() if value is not None]
+
+
+def _run(recipe: Recipe, folder: Path) -> int:
+    for name in _foreign_names(recipe):
+        err.print(f"importing {name}, which the spec names", markup=False)
+    from acn_cl.display import PlainDisplay, TerminalDisplay
+    from acn_cl.runner import failed
+    from acn_cl.runner import run as run_recipe
+
+    display = TerminalDisplay(out, _epochs(recipe)) if out.is_terminal else PlainDisplay(out)
+    with display:
+        outcomes = run_recipe(recipe, folder, display)
+    _print_results(folder, recipe)
+    bad = failed(outcomes)
+    if bad:
+        err.print(f"{len(bad)} of {len(outcomes)} runs failed; acn-cl status {folder} says why", markup=False)
+    return SOME_FAILED if bad else DONE
+
+
+def _epochs(recipe: Recipe) -> int:
+    """Epochs of all runs together; a stream of somebody's own that does not say its length counts as one experience."""
+    specs = [planned.experiment for planned in recipe.planned]
+    return sum(len(e.seeds) * e.epochs * (e.stream.stop_after or e.stream.experiences or 1) for e in specs)
+
+
+def _foreign_names(recipe: Recipe) -> list[str]:
+    """Dotted names of a spec: code of somebody's own, imported by ``run`` only."""
+    names = set()
+    for planned in recipe.planned:
+        sections = (planned.experiment.stream, planned.experiment.backbone, planned.experiment.strategy)
+        values = [section.name for section in sections]
+        values += [(sections[1].model_extra or {}).get(key) for key in ("block", "wiring")]
+        names |= {value for value in values if isinstance(value, str) and ":" in value}
+    return sorted(names)
+
+
+def _print_plan(recipe: Recipe, folder: Path) -> None:
+    from acn_cl.display import in_bytes
+    from acn_cl.training.estimate import estimate
+
+    shown = Table(_ids(), "seeds", "steps a run", "parameters", "memory", title=f"{recipe.name} -> {folder}")
+    for planned in recipe.planned:
+        size = estimate(planned.experiment)
+        seeds = ",".join(map(str, planned.experiment.seeds))
+        shown.add_row(planned.id, seeds, f"{size.steps:,}", f"{size.parameters:,}", f"about {in_bytes(size.memory)}")
+    out.print(shown)
+    runs = sum(len(p.experiment.seeds) for p in recipe.planned)
+    out.print(f"{runs} runs of {len(recipe.planned)} experiments; nothing was run")
+
+
+def _ids() -> Column:
+    """A column of experiment ids: never cut off, since they are what one types and looks for."""
+    return Column("experiment", overflow="fold", min_width=24)
+
+
+def _print_results(folder: Path, recipe: Recipe) -> None:
+    from acn_cl.metrics import average_accuracy, average_forgetting, learning_accuracy
+    from acn_cl.runs.load import load_runs
+
+    loaded = load_runs(folder)
+    shown = Table(_ids(), "average accuracy %", "forgetting", "learning accuracy %", "seeds", title=recipe.name)
+    for experiment in recipe.planned:
+        matrices = [
+            loaded.matrix(run.experiment, run.seed)
+            for run in loaded.runs
+            if run.experiment == experiment.id and run.status.state == "done"
+        ]
+        if matrices:
+            measures = (average_accuracy, average_forgetting, learning_accuracy)
+            cells = [_mean_and_std([100 * float(measure(r)) for r in matrices]) for measure in measures]
+            shown.add_row(experiment.id, *cells, str(len(matrices)))
+    if shown.row_count:
+        out.print(shown)
+
+
+def _mean_and_std(values: Sequence[float]) -> str:
+    from acn_cl.stats import summarise
+
+    summary = summarise(values)
+    return f"{summary.mean:.1f}" + (f" ± {summary.std:.1f}" if len(values) > 1 else "")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are merged.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("report"),
+) -> None:
+    """Make report.html, results.csv, results.md and figures from run folders."""
+    _report(runs, folder)
+
+
+def _report(runs: Sequence[Path], folder: Path) -> None:
+    from acn_cl.reports import make_report
+
+    path = make_report(runs, folder)
+    out.print(f"report: {path.resolve()}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def status(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+) -> None:
+    """Say what is done, running, dead or failed, and why."""
+    from acn_cl.runs.folder import STATUS, read_status
+
+    shown = Table("run", "state", "experience", "epoch", "why")
+    counts: dict[str, int] = {}
+    for root in runs:
+        if not root.is_dir():
+            raise UserError(f"{root}: {'this is a file' if root.exists() else 'no such folder'}; give a folder of runs")
+        for path in sorted(root.glob(f"**/seed-*/{STATUS}")):
+            try:
+                found = read_status(path.parent)
+                state, progress, why = found.state, found.progress, found.error or ""
+            except UserError as error:
+                state, progress, why = "damaged", {}, str(error)
+            counts[state] = counts.get(state, 0) + 1
+            places = [f"{progress.get(key, '?')}/{progress.get(key + 's', '?')}" for key in ("experience", "epoch")]
+            shown.add_row(escape(str(path.parent.relative_to(root))), STYLES.get(state, state), *places, escape(why))
+    if not counts:
+        raise UserError(f"{', '.join(map(str, runs))}: no runs in there (looked for */seed-*/{STATUS})")
+    out.print(shown)
+    out.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+
+
+STYLES = {"done": "[green]done[/]", "failed": "[red]failed[/]", "died": "[red]died[/]", "running": "[cyan]running[/]"}
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(help=", ".join(LISTS))]) -> None:
+    """List what a spec can name."""
+    if what not in LISTS:
+        raise UserError(f"there is no list of {what!r}; {suggest(what, LISTS)}")
+    shown = Table("name", "what it is", "keys of its own")
+    for name, about, keys in _lines(what):
+        shown.add_row(escape(name), escape(about), escape(keys))
+    out.print(shown)
+
+
+def _lines(what: str) -> list[tuple[str, str, str]]:
+    if what == "recipes":
+        data = {name: read_spec_file(path).data for name, path in recipe_files().items()}
+        return [(name, str(spec.get("about", "")).strip().split("\n")[0], "") for name, spec in data.items()]
+    return [(name, line.about, _keys(line.settings)) for name, line in table(what).items()]
+
+
+def _keys(settings: Any) -> str:
+    return ", ".join(f"{field.alias or key}={field.get_default()}" for key, field in settings.model_fields.items())
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets, and where each was found."""
+    from acn_cl.benchmarks.datasets.inspect import list_datasets
+    from acn_cl.display import in_bytes
+
+    for found in list_datasets():
+        info = found.info
+        size = f", {in_bytes(found.bytes)}" if found.bytes else ""
+        here = found.problem or (f"{found.layout} in {found.folder}{size}" if found.layout else "not found")
+        style = "red" if found.problem else "green" if found.layout else "yellow"
+        out.print(f"[bold]{info.name}[/]  [{style}]{escape(here)}[/]", soft_wrap=True)
+        out.print(f"    {escape(info.about)}", soft_wrap=True)
+        out.print(f"    [dim]licence: {escape(info.licence)}; cite: {escape(info.citation)}[/]", soft_wrap=True)
+
+
+@data_app.command("verify")
+def data_verify(name: Annotated[str, typer.Argument(help="A data set; acn-cl data list shows them.")]) -> None:
+    """Read one data set whole and say what is wrong with it."""
+    from acn_cl.benchmarks.datasets.inspect import verify
+
+    findings = verify(name)
+    for finding in findings:
+        out.print(f"{finding.level:5} {finding.text}", markup=False, soft_wrap=True)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(WRONG_INPUT)
+
+
+@data_app.command("path")
+def data_path(name: Annotated[str, typer.Argument(help="A data set; acn-cl data list shows them.")]) -> None:
+    """Print where one data set lies."""
+    from acn_cl.benchmarks.datasets.inspect import path
+
+    print(path(name))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at versions, devices, data sets and folders: what works here, what does not, and the mend."""
+    from acn_cl.doctor import examine
+
+    shown = Table("", "what", "found", "what to do")
+    bad = 0
+    for finding in examine(Path("runs")):
+        bad += finding.good is False
+        mark = {True: "[green]ok[/]", False: "[red]bad[/]", None: "[yellow]--[/]"}[finding.good]
+        shown.add_row(mark, finding.what, escape(finding.says), escape(finding.mend))
+    out.print(shown)
+    raise typer.Exit(SOME_FAILED if bad else DONE)
+
+
+_ClickException: Any = typer.BadParameter.__mro__[2]
+"""Click's base of usage errors, which newer typers carry inside and older ones import: reached this way in both."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script. Exits 0, 1, 2, 3, 130 or 143; see the README."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.filterwarnings("ignore", "no QP solver found")  # only Avalanche's GEM wants one, and it says so itself
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except UserError as error:
+        code = _complain(str(error), WRONG_INPUT)
+    except _ClickException as error:
+        code = _complain(error.format_message(), WRONG_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _complain("interrupted; the same command takes up what is left", 128 + signal.SIGINT)
+    except BrokenPipeError:  # `acn-cl list streams | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    except Exception as error:
+        code = _complain(
+            f"a fault of ours: {type(error).__name__}: {error} (acn-cl --debug … shows the traceback)", OUR_FAULT
+        )
+    sys.exit(code or DONE)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _complain(message: str, code: int) -> int:
+    if debug:
+        err.print_exception()
+    err.print(f"acn-cl: {' '.join(message.split())}", markup=False)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""A recipe: one spec, or a grid of them (``matrix:``), expanded into experiments with stable, readable ids."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from acn_cl.errors import SpecError, UserError, suggest
+from acn_cl.spec import Experiment, message_of
+from acn_cl.specfile import KeyPath, SpecFile, read_spec_file
+from acn_cl.tables import entry, is_dotted
+
+RECIPES = "acn_cl.benchmarks.recipes"
+NO_AXES = ("name", "about", "seeds", "matrix")
+TABLE_OF = {"stream": "streams", "backbone": "backbones", "strategy": "strategies"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One experiment of a recipe.
+
+    Args:
+        id: the name of its folder.
+        axes: the matrix's keys and this experiment's values of them.
+        experiment: what to run.
+    """
+
+    id: str
+    axes: dict[str, Any]
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named set of experiments."""
+
+    name: str
+    about: str
+    planned: tuple[Planned, ...]
+
+
+def recipe_files() -> dict[str, Path]:
+    """The built-in recipes by name."""
+    folder = Path(str(resources.files(RECIPES)))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a built-in recipe, or of the YAML file called ``name``.
+
+    Raises:
+        UserError: there is neither.
+    """
+    built_in = recipe_files()
+    path = Path(name)
+    if name in built_in:
+        return built_in[name]
+    if not name.strip():
+        raise UserError(f"a recipe or a YAML file is wanted; {suggest(name, built_in)}")
+    if path.suffix in (".yaml", ".yml") or "/" in name or path.exists():
+        return path
+    raise UserError(f"no recipe and no file is called {name!r}; {suggest(name, built_in)}")
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> Recipe:
+    """Read a recipe, apply ``KEY=VALUE`` overrides, expand its matrix, and check every experiment.
+
+    Args:
+        name: a built-in recipe or the path of a YAML file.
+        overrides: as on the command line, ``strategy.lambda=10``.
+        seeds: ``0-4`` or ``0,2``, instead of the recipe's.
+
+    Raises:
+        UserError: anything is wrong; the message names the key, the file and the line.
+    """
+    path = find_recipe(name)
+    file = read_spec_file(path)
+    if path in recipe_files().values():
+        file = SpecFile(path.name, file.data, file.lines)
+    sets = dict(map(_parse_override, overrides)) | ({("seeds",): seeds} if seeds is not None else {})
+    data = deepcopy(file.data)
+    data.setdefault("name", _name_from(path))
+    matrix = _matrix(data.pop("matrix", {}), file)
+    plain = _override_axes(matrix, sets)
+    planned = [_planned(axes, data, plain, file, sets) for axes in _combinations(matrix)]
+    _check_distinct([p.id for p in planned], file)
+    _check_used(plain, planned)
+    first = planned[0].experiment
+    return Recipe(first.name, first.about, tuple(planned))
+
+
+def _name_from(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", path.stem).strip("-.") or "experiment"
+
+
+def _parse_override(text: str) -> tuple[KeyPath, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text}: KEY=VALUE is wanted, such as strategy.lambda=10")
+    try:
+        return tuple(key.strip().split(".")), yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"--set {text}: the value is not YAML") from None
+
+
+def _matrix(matrix: object, file: SpecFile) -> dict[str, list[Any]]:
+    where = file.where(("matrix",))
+    if not isinstance(matrix, Mapping):
+        raise UserError(f"{where}: matrix: should be a mapping of keys to lists of values")
+    for key, values in matrix.items():
+        place = file.where(("matrix", key))
+        top = str(key).split(".")[0]
+        axes = [k for k in Experiment.model_fields if k not in NO_AXES]
+        if top not in axes:
+            raise UserError(f"{place}: matrix.{key}: there is no such axis; {suggest(top, axes)}")
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{place}: matrix.{key}: should be a list of at least one value")
+    return {str(key): list(values) for key, values in matrix.items()}
+
+
+def _override_axes(matrix: dict[str, list[Any]], sets: Mapping[KeyPath, Any]) -> dict[KeyPath, Any]:
+    """Replace the axes that an override names (in place); what is left are overrides of plain keys."""
+    plain: dict[KeyPath, Any] = {}
+    for path, value in sets.items():
+        axis = ".".join(map(str, path))
+        if axis in matrix and isinstance(value, list):
+            matrix[axis] = value
+            continue
+        for key in [k for k in matrix if k == axis or k.startswith(f"{axis}.")]:
+            del matrix[key]
+        plain[path] = value
+    return plain
+
+
+def _combinations(matrix: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*matrix.values()):
+        yield dict(zip(matrix, values, strict=True))
+
+
+def _planned(
+    axes: dict[str, Any],
+    data: Mapping[str, Any],
+    plain: Mapping[KeyPath, Any],
+    file: SpecFile,
+    sets: Mapping[KeyPath, Any],
+) -> Planned:
+    values = deepcopy(dict(data))
+    try:
+        for axis, value in sorted(axes.items(), key=lambda item: _choosing_first(item[0])):
+            _assign(values, tuple(axis.split(".")), value)
+        for path, value in sorted(plain.items(), key=lambda item: _choosing_first(".".join(map(str, item[0])))):
+            if not _is_foreign(values, path, axes):
+                _assign(values, path, value)
+        experiment = Experiment.model_validate(values)
+    except SpecError as error:
+        raise UserError(f"{_place(error.path, axes, file, sets)}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(part for part in first["loc"] if part not in ("EverySteps", "literal['experience']"))
+        raise UserError(
+            f"{_place(path, axes, file, sets)}: {'.'.join(map(str, path))}: {message_of(dict(first), _keys_at(path))}"
+        ) from None
+    return Planned("-".join(_label(*axis) for axis in axes.items()) or experiment.name, axes, experiment)
+
+
+def _choosing_first(axis: str) -> int:
+    """Sections and names before the keys that refine them."""
+    return 0 if "." not in axis or axis.endswith(".name") else 1
+
+
+def _assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
+    """Set one dotted key. Choosing another ``X.name`` drops the keys that only the old one knew."""
+    section, *rest = path
+    if not rest:
+        values[str(section)] = {"name": value} if section in TABLE_OF and isinstance(value, str) else deepcopy(value)
+        return
+    inner = values.setdefault(str(section), {})
+    if isinstance(inner, str) and section in TABLE_OF:
+        inner = values[str(section)] = {"name": inner}
+    if not isinstance(inner, dict):
+        raise SpecError((section,), f"should be a mapping of keys to values, not {inner!r}")
+    if rest == ["name"] and inner.get("name", value) != value:
+        for key in [k for k in inner if k not in _common_keys(str(section))]:
+            del inner[key]
+    if len(rest) == 1:
+        inner[str(rest[0])] = value
+    else:
+        _assign(inner, tuple(rest), value)
+
+
+def _common_keys(section: str) -> set[str]:
+    field = Experiment.model_fields.get(section)
+    keys = set(getattr(field.annotation, "model_fields", {})) if field else set()
+    return keys | ({"depth", "width", "patch", "pool"} if section == "backbone" else set())
+
+
+def _is_foreign(values: Mapping[str, Any], path: KeyPath, axes: Mapping[str, Any]) -> bool:
+    """Whether an override is meant for other values of an axis of whole sections (``strategy.lambda`` beside naive)."""
+    section = str(path[0])
+    if (
+        section != "strategy"
+        or len(path) != 2
+        or path[1] == "name"
+        or "strategy" not in {a.split(".")[0] for a in axes}
+    ):
+        return False
+    chosen = values.get("strategy", {})
+    name = chosen if isinstance(chosen, str) else chosen.get("name", "naive")
+    if is_dotted(name):
+        return False
+    fields = entry("strategies", name).settings.model_fields
+    return path[1] not in {field.alias or key for key, field in fields.items()}
+
+
+def _keys_at(path: KeyPath) -> list[str]:
+    """The keys that the spec knows beside the last of ``path``."""
+    model: Any = Experiment
+    for part in path[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = getattr(field, "annotation", None)
+    keys = list(getattr(model, "model_fields", {}))
+    return [*keys, "matrix"] if len(path) == 1 else keys
+
+
+def _check_used(plain: Mapping[KeyPath, Any], planned: Iterable[Planned]) -> None:
+    """An override that no value of the strategy axis knows is a mistake, not a no-op."""
+    for path, value in plain.items():
+        if path[0] != "strategy" or len(path) != 2:
+            continue
+        known = {key for p in planned for key in p.experiment.strategy.model_dump()}
+        if path[1] not in known:
+            raise UserError(
+                f"--set strategy.{path[1]}={value}: no strategy of the matrix has it; {suggest(path[1], known)}"
+            )
+
+
+def _place(path: KeyPath, axes: Mapping[str, Any], file: SpecFile, sets: Mapping[KeyPath, Any]) -> str:
+    """Where a wrong key was written: an override, the matrix, or a line of the file."""
+    for key in sets:
+        if path[: len(key)] == key or key[: len(path)] == path:
+            option = "--seeds" if key == ("seeds",) else "--set"
+            return f"{option} {'.'.join(map(str, key))}={sets[key]}" if option == "--set" else f"--seeds {sets[key]}"
+    for axis in axes:
+        key = tuple(axis.split("."))
+        if path[: len(key)] == key:
+            return file.where(("matrix", axis))
+    return file.where(path)
+
+
+def _label(axis: str, value: Any) -> str:
+    """One axis' part of an experiment's id: ``ac_mixer``, ``depth5``, ``si-lambda2``."""
+    if isinstance(value, Mapping):
+        parts = [_text(value.get("name", "")), *(f"{key}{_text(v)}" for key, v in value.items() if key != "name")]
+        return "-".join(part for part in parts if part)
+    key = axis.rsplit(".", 1)[-1]
+    return _text(value) if key == "name" or axis in TABLE_OF else f"{key}{_text(value)}"
+
+
+def _text(value: Any) -> str:
+    text = str(value).rsplit(":", 1)[-1] if isinstance(value, str) else str(value)
+    return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-")
+
+
+def _check_distinct(ids: Iterable[str], file: SpecFile) -> None:
+    seen: set[str] = set()
+    for identity in ids:
+        if identity in seen:
+            raise UserError(f"{file.where(('matrix',))}: matrix: two experiments would be called {identity!r}")
+        seen.add(identity)

@@ -1,0 +1,48 @@
+"""What the files of a run hold. One folder a run: ``RUNS_DIR/<experiment>/seed-<n>/``.
+
+``spec.json``         the resolved spec of this one run, with schema version, package versions, commit and device
+``accuracy.parquet``  one row an (experience trained, experience evaluated, depth): see :data:`ACCURACY`
+``layers.parquet``    one row a (experience, epoch, layer, quantity): see :data:`LAYERS`
+``timing.parquet``    one row a phase of the run: see :data:`TIMING`
+``status.json``       state, progress, the error if any
+``checkpoints/``      the weights
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+ACCURACY = pa.schema(
+    [
+        ("trained", pa.int32()),  # index of the last experience learned; -1: before any
+        ("step", pa.int32()),  # -1: at its end; else the step within the next experience
+        ("evaluated", pa.int32()),  # index of the experience tested
+        ("part", pa.string()),  # test | validation
+        ("condition", pa.string()),  # clean, or a corruption's name
+        ("depth", pa.int32()),  # 0..L: the sub-network that answered
+        ("accuracy", pa.float64()),  # share of samples, 0..1
+        ("loss", pa.float64()),  # mean cross-entropy, nats
+        ("samples", pa.int32()),
+    ]
+)
+
+LAYERS = pa.schema(
+    [
+        ("trained", pa.int32()),  # index of the experience being learned
+        ("epoch", pa.int32()),  # 0-based; -1: at the end of the experience
+        ("layer", pa.int32()),  # 0: embedding; 1..L: blocks; L+1: everything after the last block
+        ("quantity", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
+TIMING = pa.schema(
+    [
+        ("trained", pa.int32()),
+        ("phase", pa.string()),  # train | evaluate | save
+        ("seconds", pa.float64()),
+        ("samples", pa.int64()),
+    ]
+)
+
+STATES = ("running", "done", "failed")

@@ -1,0 +1,98 @@
+"""Training data that lies on the device: batches are gathered by index and augmented there.
+
+No worker processes and no images decoded in the loop: an experience is one uint8 tensor.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from acn_cl.seeding import Seeds
+
+
+class Images(Protocol):
+    """What a stream gives as one part of an experience."""
+
+    labels: object
+
+    def load(self) -> object:
+        """The images, (N, C, H, W) uint8."""
+
+
+class Transform(Protocol):
+    """A stream's transforms on batches; both give normalised float images of the same shape."""
+
+    def train(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augmented."""
+
+    def evaluate(self, images: Tensor) -> Tensor:
+        """Not augmented."""
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """One part of one experience.
+
+    Args:
+        images: (N, C, H, W) uint8 on the device.
+        labels: (N,) int64 on the device, in the stream's label space.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, part: Images, device: torch.device) -> "DeviceData":
+        """Move a stream's part to ``device``."""
+        images = torch.as_tensor(part.load()).to(device)
+        return cls(images, torch.as_tensor(part.labels, dtype=torch.int64).to(device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def plain_batches(self, transform: Transform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in order, not augmented."""
+        for start in range(0, len(self), size):
+            chunk = slice(start, start + size)
+            yield transform.evaluate(self.images[chunk]), self.labels[chunk]
+
+
+class TrainingBatches:
+    """The batches of one experience; each iteration is one epoch in an order of its own.
+
+    Order and augmentation come from generators seeded by (purpose, experience, epoch): nothing need be replayed to
+    know them, and nobody else's draws move them.
+
+    Args:
+        data: the training part.
+        transform: the stream's.
+        size: images a batch; the last one of an epoch may be smaller, and is used.
+        seeds: the run's.
+        experience: its index.
+        task: the task label of every image.
+    """
+
+    def __init__(
+        self, data: DeviceData, transform: Transform, size: int, seeds: Seeds, experience: int, task: int
+    ) -> None:
+        self.data, self.transform, self.size = data, transform, size
+        self.seeds, self.experience, self.task = seeds, experience, task
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.size)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        device = self.data.labels.device
+        position = (self.experience, self.epoch)
+        self.epoch += 1
+        order = self.seeds.generator("data_order", *position).permutation(len(self.data))
+        chunks = torch.split(torch.as_tensor(order, device=device), self.size)
+        draws = torch.Generator(device).manual_seed(self.seeds.integer("augmentation", *position))
+        for chunk in chunks:
+            images = self.transform.train(self.data.images[chunk], draws)
+            labels = self.data.labels[chunk]
+            yield [images, labels, torch.full_like(labels, self.task)]

@@ -1,0 +1,52 @@
+"""Which device and which precision a run uses."""
+
+from typing import Any
+
+import torch
+
+from acn_cl.errors import SpecError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that a spec's ``device`` names; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        SpecError: there is no such device here.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise SpecError(("device",), f"{wanted} is not here ({count} CUDA devices); use auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SpecError(("device",), "mps is not here; use auto or cpu")
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """``bf16`` or ``fp32``; ``auto`` is bf16 where the hardware multiplies in it (CUDA, AVX-512 bf16, AMX).
+
+    Raises:
+        SpecError: bf16 is asked for on a CUDA device that has none.
+    """
+    if wanted == "fp32":
+        return "fp32"
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if wanted == "bf16" and not native:
+            raise SpecError(("precision",), f"{torch.cuda.get_device_name(device)} has no bf16; use auto or fp32")
+    elif device.type == "cpu":
+        abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    else:
+        native = False
+    return "bf16" if wanted == "bf16" or native else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which forward passes run."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,79 @@
+"""What a run will take, worked out from a forward pass of two images; no data is read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acn_cl.spec import Experiment
+from acn_cl.tables import resolve
+from acn_cl.training.device import autocast, choose_device, choose_precision
+from acn_cl.training.randomness import own_random_state
+
+OPTIMIZER_COPIES = {"adamw": 2, "adam": 2, "sgd": 1}  # of the parameters
+PROBE = 2  # images
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One run's size.
+
+    Args:
+        steps: optimiser steps over the whole stream.
+        parameters: of the backbone.
+        memory: bytes at the peak of a training step: parameters, gradients, optimiser, what the backward pass needs,
+            and the training images. Left out: the strategy's own state, and the work space of single operations.
+    """
+
+    steps: int
+    parameters: int
+    memory: int
+
+
+def estimate(experiment: Experiment) -> Estimate:
+    """Steps, parameters and memory of one run."""
+    stream = experiment.stream.model_dump()
+    sizes = _training_sizes(stream)
+    channels, height, width = resolve("acn_cl.benchmarks.streams.table:image_shape")(stream)
+    build = resolve("acn_cl.backbones.build:build_backbone")
+    with own_random_state(0):
+        backbone: nn.Module = build(
+            experiment.backbone.name, image_size=(height, width), channels=channels, **experiment.backbone.options()
+        )
+    parameters = sum(p.numel() for p in backbone.parameters())
+    precision = choose_precision(experiment.precision, choose_device(experiment.device))
+    activations = _saved_for_backward(backbone, torch.zeros(PROBE, channels, height, width), precision)
+    return Estimate(
+        steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in sizes),
+        parameters=parameters,
+        memory=4 * parameters * (2 + OPTIMIZER_COPIES[experiment.optimizer.name])
+        + activations * experiment.batch_size // PROBE
+        + sum(sizes) * channels * height * width,
+    )
+
+
+def _training_sizes(stream: dict[str, Any]) -> list[int]:
+    """Training images of every experience that is trained, if all classes have as many; the data is not opened."""
+    info = resolve("acn_cl.benchmarks.streams.table:dataset_of")(stream)
+    plan = resolve("acn_cl.benchmarks.streams.table:plan_of")(stream)
+    a_class = round(info.train_size / info.classes * (1 - stream["validation"]))
+    few = min(a_class, stream["images_per_class"] or a_class)
+    return [len(piece.classes) * (a_class if piece.full else few) for piece in plan][: stream["stop_after"]]
+
+
+def _saved_for_backward(backbone: nn.Module, images: Tensor, precision: str) -> int:
+    """Bytes that a forward pass keeps for the backward pass, each tensor counted once; parameters left out."""
+    sizes = {}
+    parameters = {p.untyped_storage().data_ptr() for p in backbone.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(images.device, precision):
+        features = backbone(images)  # holds the graph, so that no address is used twice before the sum is taken
+    total = sum(size for address, size in sizes.items() if address not in parameters)
+    del features
+    return total

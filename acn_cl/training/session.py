@@ -1,0 +1,223 @@
+"""One run from its spec: build the network, learn the stream, experience by experience, and measure."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
+from avalanche.logging import BaseLogger, TensorboardLogger, WandBLogger
+from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor
+
+from acn_cl.backbones.build import build_backbone
+from acn_cl.seeding import Seeds
+from acn_cl.spec import EverySteps, Experiment
+from acn_cl.tables import resolve
+from acn_cl.training.batches import DeviceData
+from acn_cl.training.device import choose_device, choose_precision
+from acn_cl.training.evaluate import evaluate
+from acn_cl.training.heads import Heads
+from acn_cl.training.learner import Learner
+from acn_cl.training.network import Network
+from acn_cl.training.randomness import own_random_state
+from acn_cl.training.watch import LayerWatch, StepEvaluation, importance_by_layer
+
+NETWORK, HEADS, GLOBAL = 0, 1, 2  # children of the initialisation stream
+
+
+class Watcher(Protocol):
+    """Who wants to know how far a run is."""
+
+    def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
+        """An epoch is over; both count from 0; ``loss`` is its mean in nats."""
+
+    def experience_done(self, experience: int, results: "Results") -> None:
+        """An experience is learned and every experience so far is tested."""
+
+
+@dataclass
+class Results:
+    """The rows of a run's tables so far; columns in :mod:`acn_cl.runs.schema`."""
+
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    timing: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Session:
+    """A run that is ready to train.
+
+    Args:
+        experiment: what to run.
+        seed: the run's seed.
+        folder: where loggers write.
+
+    Raises:
+        UserError: device, data, backbone or strategy cannot be had as the spec asks.
+    """
+
+    def __init__(self, experiment: Experiment, seed: int, folder: Path) -> None:
+        self.experiment, self.seed = experiment, seed
+        self.device = choose_device(experiment.device)
+        self.precision = choose_precision(experiment.precision, self.device)
+        self.seeds = experiment.seeds_of(seed)
+        self.stream = build_stream(experiment, self.seeds)
+        self.network = build_network(experiment, self.seeds, self.stream).to(self.device)
+        self.strategy = build_strategy(experiment)
+        self.results = Results()
+        self._folder = folder
+        self._transform = resolve("acn_cl.benchmarks.streams.transforms:BatchTransform")(
+            self.stream.info, augment=self.stream.augment, device=self.device
+        )
+        self._tests = [DeviceData.of(e.test, self.device) for e in self.stream.experiences]
+        self._validations = [
+            DeviceData.of(e.validation, self.device) if e.validation else None for e in self.stream.experiences
+        ]
+
+    @property
+    def experiences(self) -> int:
+        """How many experiences will be trained."""
+        return self.experiment.stream.stop_after or len(self.stream.experiences)
+
+    def train(self, watcher: Watcher) -> None:
+        """Learn the stream. ``results`` fills as it goes; global random state is put back at the end.
+
+        Raises:
+            Diverged: the loss is no longer a number.
+        """
+        with own_random_state(self.seeds.integer("initialisation", GLOBAL)), _determinism(self.experiment):
+            self._train(watcher)
+
+    def _train(self, watcher: Watcher) -> None:
+        learner = self._learner(watcher)
+        benchmark = self.stream.benchmark()
+        self._evaluate(-1, -1)
+        for index in range(self.experiences):
+            with self._timed(index, "train", len(self._data[index]) * self.experiment.epochs):
+                learner.train(benchmark.train_stream[index], eval_streams=[])
+            self._evaluate(index, -1)
+            self._note_importance(index)
+            watcher.experience_done(index, self.results)
+
+    def _learner(self, watcher: Watcher) -> Learner:
+        def on_epoch(experience: int, epoch: int, loss: float, norms: list[float]) -> None:
+            self._note_layers(experience, epoch, "gradient_norm", norms)
+            watcher.epoch_done(experience, epoch, loss)
+
+        plugins = [LayerWatch(on_epoch), self.strategy]
+        every = self.experiment.evaluate_every
+        if isinstance(every, EverySteps):
+            plugins.append(StepEvaluation(every.steps, lambda experience, step: self._evaluate(experience - 1, step)))
+        self._data = [DeviceData.of(e.train, self.device) for e in self.stream.experiences[: self.experiences]]
+        return Learner(
+            experiment=self.experiment,
+            network=self.network,
+            data=self._data,
+            transform=self._transform,
+            seeds=self.seeds,
+            device=self.device,
+            precision=self.precision,
+            plugins=plugins,
+            evaluator=_evaluation_plugin(self.experiment.loggers, self._folder),
+        )
+
+    def _evaluate(self, trained: int, step: int) -> None:
+        """Test every experience that the network can answer."""
+        able = [index for index in range(len(self._tests)) if self.network.heads.can_answer(index)]
+        if not able:
+            return
+        with self._timed(trained, "evaluate", sum(len(self._tests[index]) for index in able)):
+            for index in able:
+                self._score(trained, step, index, "test", self._tests[index])
+                if (held_out := self._validations[index]) is not None:
+                    self._score(trained, step, index, "validation", held_out)
+
+    def _score(self, trained: int, step: int, index: int, part: str, data: DeviceData) -> None:
+        scores = evaluate(self.network, data, self._transform, index, self.precision)
+        for depth, (accuracy, loss) in enumerate(zip(scores.accuracy, scores.loss, strict=True)):
+            self.results.accuracy.append(
+                {
+                    "trained": trained,
+                    "step": step,
+                    "evaluated": index,
+                    "part": part,
+                    "condition": "clean",
+                    "depth": depth,
+                    "accuracy": float(accuracy),
+                    "loss": float(loss),
+                    "samples": scores.samples,
+                }
+            )
+
+    def _note_layers(self, experience: int, epoch: int, quantity: str, values: list[float]) -> None:
+        for layer, value in enumerate(values):
+            self.results.layers.append(
+                {"trained": experience, "epoch": epoch, "layer": layer, "quantity": quantity, "value": value}
+            )
+
+    def _note_importance(self, experience: int) -> None:
+        importance: dict[str, Tensor] = getattr(self.strategy, "importance", dict)()
+        if importance:
+            totals, smallest = importance_by_layer(self.network, importance)
+            self._note_layers(experience, -1, "importance", totals)
+            self._note_layers(experience, -1, "importance_smallest", [smallest])
+
+    @contextmanager
+    def _timed(self, trained: int, phase: str, samples: int) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.results.timing.append({"trained": trained, "phase": phase, "seconds": seconds, "samples": samples})
+
+
+def build_stream(experiment: Experiment, seeds: Seeds) -> Any:
+    """The stream of one run; its class order is drawn from ``seeds``."""
+    build = resolve("acn_cl.benchmarks.streams.build:build_stream")
+    return build(experiment.stream.name, seeds=seeds, **experiment.stream.options())
+
+
+def build_strategy(experiment: Experiment) -> Any:
+    """The strategy's plug-in."""
+    build = resolve("acn_cl.strategies.build:build_strategy")
+    return build(experiment.strategy.name, **experiment.strategy.options())
+
+
+def build_network(experiment: Experiment, seeds: Seeds, stream: Any) -> Network:
+    """Backbone and heads on the CPU, initialised from the run's own generators."""
+    channels, height, width = stream.info.image_shape
+    with own_random_state(seeds.integer("initialisation", NETWORK)):
+        backbone = build_backbone(
+            experiment.backbone.name, image_size=(height, width), channels=channels, **experiment.backbone.options()
+        )
+    heads = Heads(
+        backbone.feature_size,
+        [sorted({*e.train.labels.tolist(), *e.test.labels.tolist()}) for e in stream.experiences],
+        stream.scenario,
+        common_labels=stream.labels != "per-experience",
+        random_state=lambda index: own_random_state(seeds.integer("initialisation", HEADS, index)),
+    )
+    return Network(backbone, heads)
+
+
+def _evaluation_plugin(names: tuple[str, ...], folder: Path) -> EvaluationPlugin:
+    loggers: list[BaseLogger] = []
+    if "tensorboard" in names:
+        loggers.append(TensorboardLogger(str(folder / "tensorboard")))
+    if "wandb" in names:
+        loggers.append(WandBLogger(project_name="acn-cl", run_name="-".join(folder.parts[-2:]), dir=str(folder)))
+    metrics = [accuracy_metrics(epoch=True), loss_metrics(epoch=True)] if loggers else []
+    return EvaluationPlugin(*metrics, loggers=loggers or [BaseLogger()])  # which logs nothing; none at all would warn
+
+
+@contextmanager
+def _determinism(experiment: Experiment) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(experiment.deterministic)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

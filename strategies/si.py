@@ -1,0 +1,94 @@
+"""Synaptic Intelligence. F. Zenke, B. Poole, S. Ganguli, "Continual learning through synaptic intelligence", 2017.
+
+arXiv 1703.04200. Symbols: θ the weights, θ* the weights at the end of the last experience, g a step's gradient,
+ω an experience's path integral, Ω the importance.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from acn_cl.strategies.regulariser import Gradients, Regulariser, grown
+
+
+class SynapticIntelligence(Regulariser):
+    """Weights that did much to lower the loss are held where they were.
+
+    ======================  =================================  ================================================
+    \\                       ``avalanche``                      ``zenke``
+    ======================  =================================  ================================================
+    gradient g in ω         of the whole loss, penalty too     of the experience's loss alone (eq. 2)
+    ω                       Σ_steps -g·Δθ                      the same (eq. 3)
+    Ω += …                  c·ω / ((θ-θ*)² + eps)              the same (eq. 5)
+    Ω is                    at most ``clip``, unbounded below  at least 0
+    penalty                 λ/2 · Σ Ω (θ-θ*)²                  λ · Σ Ω (θ-θ*)²  (eq. 4, where λ is called c)
+    ======================  =================================  ================================================
+
+    Differs: ``avalanche`` is what avalanche-lib 0.6 computes on a GPU, after Maltoni & Lomonaco 2019 (arXiv
+    1806.08568), and what the ACN paper ran; on a CPU Avalanche's own plug-in does nothing, because its copies of θ are
+    views of it. ``c`` is 1 there whatever its signature says. Under AdamW, ω may be negative: Ω then pushes away.
+    """
+
+    def __init__(
+        self,
+        *,
+        lambda_: float = 1.0,
+        dialect: Literal["avalanche", "zenke"] = "avalanche",
+        c: float = 1.0,
+        eps: float = 1e-7,
+        clip: float | None = 1e-3,
+    ) -> None:
+        self.lambda_, self.dialect, self.c, self.eps, self.clip = lambda_, dialect, c, eps, clip
+        self.anchor: list[Tensor] = []  # θ*
+        self.path: list[Tensor] = []  # ω
+        self.total: list[Tensor] = []  # Σ over experiences, before clipping
+        self.omega: list[Tensor] = []  # Ω; one entry a parameter that an experience has ended with
+
+    @torch.no_grad()
+    def begin(self, parameters: Sequence[Tensor]) -> None:
+        self.anchor = [p.detach().clone() for p in parameters]
+        self.path = [torch.zeros_like(p) for p in parameters]
+        self.total = grown(self.total, parameters, torch.zeros_like)
+        self.omega = grown(self.omega, parameters[: len(self.omega)], torch.zeros_like)
+        self._before = [p.detach().clone() for p in parameters]
+
+    def penalty(self, parameters: Sequence[Tensor]) -> Tensor:
+        factor = self.lambda_ * (0.5 if self.dialect == "avalanche" else 1.0)
+        terms = [(w * (p - a) ** 2).sum() for w, p, a in zip(self.omega, parameters, self.anchor, strict=False)]
+        return factor * torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def pull(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        if not self.omega:
+            return []
+        count = len(self.omega)
+        away = torch._foreach_sub(list(parameters[:count]), self.anchor[:count])
+        torch._foreach_mul_(away, self.omega)
+        torch._foreach_mul_(away, self.lambda_ * (1.0 if self.dialect == "avalanche" else 2.0))
+        return list(away)
+
+    def before_step(self, parameters: Sequence[Tensor], task_gradients: Sequence[Tensor | None]) -> None:
+        torch._foreach_copy_(self._before, list(parameters))
+        if self.dialect == "zenke":
+            self._task_gradients = [None if g is None else g.clone() for g in task_gradients]
+
+    def after_step(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        wanted = self._task_gradients if self.dialect == "zenke" else gradients
+        moved = [(i, g) for i, g in enumerate(wanted) if g is not None]
+        step = torch._foreach_sub([parameters[i] for i, _ in moved], [self._before[i] for i, _ in moved])
+        torch._foreach_addcmul_([self.path[i] for i, _ in moved], [g for _, g in moved], step, value=-1.0)
+
+    @torch.no_grad()
+    def end(self, parameters: Sequence[Tensor], gradients: Callable[[], Iterable[Gradients]]) -> None:
+        for total, path, parameter, anchor in zip(self.total, self.path, parameters, self.anchor, strict=True):
+            total += self.c * path / ((parameter - anchor) ** 2 + self.eps)
+        if self.dialect == "avalanche":
+            self.omega = [
+                total.clamp(max=self.clip) if self.clip is not None else total.clone() for total in self.total
+            ]
+        else:
+            self.omega = [total.clamp(min=0) for total in self.total]
+
+    def importance(self) -> list[Tensor]:
+        return self.omega
