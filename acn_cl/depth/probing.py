@@ -1,0 +1,80 @@
+"""Layer probing: what each sub-network alone would answer, with the same norm, pooling and head."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from acn_cl.backbones.backbone import Backbone
+
+Head = Callable[[Tensor], Tensor]
+"""Features (n, d) -> logits (n, classes)."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the sub-networks 0 … L score on the same images."""
+
+    accuracy: NDArray[np.float64]
+    """(L + 1,), fractions in 0 … 1."""
+    loss: NDArray[np.float64]
+    """(L + 1,), mean cross-entropy in nats."""
+    samples: int
+    """Images behind each number."""
+
+
+def probe(backbone: Backbone, head: Head, images: Tensor, labels: Tensor, batch_size: int = 256) -> Probe:
+    """Accuracy and loss of every sub-network, in one pass over the images (arXiv 2506.09714, "layer probing").
+
+    Args:
+        backbone: evaluated in evaluation mode, and left in the mode it was in.
+        head: features (n, d) -> logits (n, C); the same for every depth.
+        images: (N, C, H, W), float, on the backbone's device.
+        labels: (N,), class indices, on the same device.
+        batch_size: images at once; the result does not depend on it.
+    """
+    scores = torch.zeros(2, backbone.depth + 1, dtype=torch.float64, device=labels.device)
+    with evaluation_mode(backbone), torch.no_grad():
+        for batch, truth in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
+            logits = _logits(backbone, head, batch)
+            expected = truth.expand(len(logits), -1)
+            loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none")
+            # One transfer at the end, not one a batch.
+            scores += torch.stack([(logits.argmax(-1) == expected).sum(1), loss.sum(1)])
+    accuracy, mean_loss = (scores / len(labels)).cpu().numpy()
+    return Probe(accuracy=accuracy, loss=mean_loss, samples=len(labels))
+
+
+def accuracy_by_depth(
+    backbone: Backbone, head: Head, images: Tensor, labels: Tensor, batch_size: int = 256
+) -> NDArray[np.float64]:
+    """Accuracy of sub-networks 0 … L, (L + 1,); arguments as for :func:`probe`."""
+    return probe(backbone, head, images, labels, batch_size).accuracy
+
+
+def logits_by_depth(backbone: Backbone, head: Head, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits of every sub-network, (L + 1, N, C); arguments as for :func:`probe`."""
+    with evaluation_mode(backbone), torch.no_grad():
+        return torch.cat([_logits(backbone, head, batch) for batch in torch.split(images, batch_size)], dim=1)
+
+
+def _logits(backbone: Backbone, head: Head, images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (L + 1, B, classes). The head sees a plain batch, so that any head will do."""
+    features = backbone.forward_depths(images)
+    return head(features.flatten(0, 1)).view(*features.shape[:2], -1)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """``module`` in evaluation mode, and afterwards in the mode that it was in."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
