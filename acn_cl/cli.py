@@ -140,7 +140,7 @@ def _print_plan(recipe: Recipe, folder: Path) -> None:
 
 def _ids() -> Column:
     """A column of experiment ids: never cut off, since they are what one types and looks for."""
-    return Column("experiment", overflow="fold", min_width=24)
+    return Column("experiment", overflow="fold", no_wrap=True, min_width=28)
 
 
 def _print_results(folder: Path, recipe: Recipe) -> None:
@@ -148,7 +148,7 @@ def _print_results(folder: Path, recipe: Recipe) -> None:
     from acn_cl.runs.load import load_runs
 
     loaded = load_runs(folder)
-    shown = Table(_ids(), "average accuracy %", "forgetting", "learning accuracy %", "seeds", title=recipe.name)
+    shown = Table(_ids(), "accuracy %", "forgetting", "learned %", "seeds", title=recipe.name)
     for experiment in recipe.planned:
         matrices = [
             loaded.matrix(run.experiment, run.seed)

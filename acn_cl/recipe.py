@@ -264,7 +264,8 @@ def _label(axis: str, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    text = str(value).rsplit(":", 1)[-1] if isinstance(value, str) else str(value)
+    """A value as a part of a folder's name: ``0.5``, ``100`` (of 100.0), ``MyStrategy`` (of a dotted path)."""
+    text = f"{value:g}" if isinstance(value, float) else str(value).rsplit(":", 1)[-1]
     return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-")
 
 

@@ -278,8 +278,11 @@ def _resolved_backbone(section: BackboneSection, stream: StreamSection) -> Backb
         image_size = None
         if not is_dotted(stream.name):
             _, *image_size = resolve("acn_cl.benchmarks.streams.table:image_shape")(stream.model_dump())
+        given = section.model_dump(exclude_none=True)
+        if not given.keys() & {"name", "block", "wiring"}:
+            given["name"] = "ac_mixer"
         check = resolve("acn_cl.backbones.presets:validate_backbone")
-        return BackboneSection(**check(section.model_dump(exclude_none=True), image_size and tuple(image_size)))
+        return BackboneSection(**check(given, image_size and tuple(image_size)))
 
 
 def _resolved_strategy(section: StrategySection) -> StrategySection:

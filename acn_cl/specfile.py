@@ -13,6 +13,7 @@ import yaml
 from acn_cl.errors import UserError
 
 LARGEST = 1_000_000  # bytes; a spec is a page of text
+DEEPEST = 20
 
 KeyPath = tuple[str | int, ...]
 
@@ -48,9 +49,7 @@ def read_spec_file(path: Path) -> SpecFile:
     text = _read_text(path)
     loader = yaml.SafeLoader(text)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise UserError(f"{path}{_line(event.start_mark)}: YAML aliases (*{event.anchor}) are not read here")
+        _refuse_tricks(text, path)
         node = loader.get_single_node()
         if node is None:
             raise UserError(f"{path}: the file is empty; the least that it needs is `stream: {{name: split-digits}}`")
@@ -60,12 +59,21 @@ def read_spec_file(path: Path) -> SpecFile:
         return SpecFile(str(path), loader.construct_document(node), lines)
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_line(getattr(error, 'problem_mark', None))}: not YAML: {_reason(error)}") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply for a spec") from None
     except ValueError as error:  # YAML's own dates and numbers: 2026-99-99
         raise UserError(f"{path}: not YAML: {error}") from None
     finally:
         loader.dispose()
+
+
+def _refuse_tricks(text: str, path: Path) -> None:
+    """Refuse aliases and deep nesting, event by event, before anything that takes time or stack is done with them."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise UserError(f"{path}{_line(event.start_mark)}: nested more than {DEEPEST} deep; a spec is not")
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{path}{_line(event.start_mark)}: YAML aliases (*{event.anchor}) are not read here")
 
 
 def _read_text(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Layer probing: what each sub-network alone would answer, with the same norm, pooling and head."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,16 +38,25 @@ def probe(backbone: Backbone, head: Head, images: Tensor, labels: Tensor, batch_
         labels: (N,), class indices, on the same device.
         batch_size: images at once; the result does not depend on it.
     """
-    scores = torch.zeros(2, backbone.depth + 1, dtype=torch.float64, device=labels.device)
+    return probe_batches(
+        backbone, head, zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True)
+    )
+
+
+def probe_batches(backbone: Backbone, head: Head, batches: Iterable[tuple[Tensor, Tensor]]) -> Probe:
+    """As :func:`probe`, on batches of images (B, C, H, W) and labels (B,) that are made as they are needed."""
+    scores: list[Tensor] = []
+    samples = 0
     with evaluation_mode(backbone), torch.no_grad():
-        for batch, truth in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
-            logits = _logits(backbone, head, batch)
-            expected = truth.expand(len(logits), -1)
+        for images, labels in batches:
+            logits = _logits(backbone, head, images)
+            expected = labels.expand(len(logits), -1)
             loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none")
-            # One transfer at the end, not one a batch.
-            scores += torch.stack([(logits.argmax(-1) == expected).sum(1), loss.sum(1)])
-    accuracy, mean_loss = (scores / len(labels)).cpu().numpy()
-    return Probe(accuracy=accuracy, loss=mean_loss, samples=len(labels))
+            scores.append(torch.stack([(logits.argmax(-1) == expected).sum(1), loss.sum(1, dtype=torch.float64)]))
+            samples += len(labels)
+    # One transfer at the end, not one a batch.
+    accuracy, mean_loss = torch.stack(scores).sum(0).cpu().numpy() / samples
+    return Probe(accuracy=accuracy, loss=mean_loss, samples=samples)
 
 
 def accuracy_by_depth(

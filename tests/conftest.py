@@ -1,0 +1,35 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TINY = {
+    "stream": {"name": "split-digits"},
+    "backbone": {"name": "ac_mixer", "depth": 2, "width": 16, "patch": 4, "tokens_hidden": 8, "channels_hidden": 16},
+    "epochs": 1,
+    "batch_size": 64,
+    "precision": "fp32",
+    "device": "cpu",
+}
+"""A spec that trains in a second."""
+
+
+@pytest.fixture
+def tiny():
+    """A fresh copy of the smallest useful spec, as plain values; ``tiny(epochs=2)`` changes a section."""
+
+    def make(**changes):
+        return {**{k: dict(v) if isinstance(v, dict) else v for k, v in TINY.items()}, **changes}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data sets; a test that needs it is skipped where there is none."""
+    folder = os.environ.get("ACN_CL_DATA")
+    if not folder or not Path(folder.split(os.pathsep)[0]).is_dir():
+        pytest.skip("ACN_CL_DATA names no folder of real data sets")
+    return Path(folder.split(os.pathsep)[0])
