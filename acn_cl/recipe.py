@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from acn_cl.errors import SpecError, UserError, suggest
 from acn_cl.spec import Experiment, message_of
-from acn_cl.specfile import KeyPath, SpecFile, read_spec_file
+from acn_cl.specfile import KeyPath, SpecFile, SpecLoader, read_spec_file
 from acn_cl.tables import entry, is_dotted
 
 RECIPES = "acn_cl.benchmarks.recipes"
@@ -105,7 +105,7 @@ def _parse_override(text: str) -> tuple[KeyPath, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {text}: KEY=VALUE is wanted, such as strategy.lambda=10")
     try:
-        return tuple(key.strip().split(".")), yaml.safe_load(value)
+        return tuple(key.strip().split(".")), yaml.load(value, Loader=SpecLoader)
     except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {text}: the value is not YAML") from None
 

@@ -188,9 +188,12 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _resolve_sections(self) -> Self:
         stream = _resolved_stream(self.stream)
-        for key, value in _training_defaults(stream).items():
+        defaults = _training_defaults(stream)
+        for key, value in defaults.items():
             if key not in self.model_fields_set:
                 object.__setattr__(self, key, value)
+        if self.epochs > defaults.get("epochs", self.epochs):
+            raise SpecError(("epochs",), f"{stream.name} is seen once; use 1, or a stream that is not online")
         backbone = _resolved_backbone(self.backbone, stream)
         strategy = _resolved_strategy(self.strategy)
         for key, section in (("stream", stream), ("backbone", backbone), ("strategy", strategy)):

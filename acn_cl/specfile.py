@@ -3,6 +3,7 @@
 Only YAML's plain data is read: no tags, no aliases (an alias can unfold a small file into gigabytes).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,15 @@ LARGEST = 1_000_000  # bytes; a spec is a page of text
 DEEPEST = 20
 
 KeyPath = tuple[str | int, ...]
+
+
+class SpecLoader(yaml.SafeLoader):
+    """YAML's plain data, with 1e6 and 1.0e6 as the numbers that they are in YAML 1.2 (text in YAML 1.1)."""
+
+
+SpecLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ def read_spec_file(path: Path) -> SpecFile:
         UserError: it is missing, a folder, empty, too large, not text, not YAML or not a mapping; one line.
     """
     text = _read_text(path)
-    loader = yaml.SafeLoader(text)
+    loader = SpecLoader(text)
     try:
         _refuse_tricks(text, path)
         node = loader.get_single_node()
@@ -68,7 +78,7 @@ def read_spec_file(path: Path) -> SpecFile:
 def _refuse_tricks(text: str, path: Path) -> None:
     """Refuse aliases and deep nesting, event by event, before anything that takes time or stack is done with them."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=SpecLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise UserError(f"{path}{_line(event.start_mark)}: nested more than {DEEPEST} deep; a spec is not")

@@ -79,6 +79,11 @@ def test_an_override_reaches_the_strategies_that_know_it(write):
     assert strengths == {None, 9.0}
 
 
+@pytest.mark.parametrize(("text", "number"), [("1e6", 1e6), ("1.5e-3", 1.5e-3), ("2E+1", 20.0), (".5", 0.5)])
+def test_numbers_are_those_of_yaml_1_2(write, text, number):
+    assert load_recipe(write(BASE + f"matrix: {{optimizer.lr: [{text}]}}\n")).planned[0].axes["optimizer.lr"] == number
+
+
 def test_choosing_another_strategy_drops_what_only_the_old_one_knew(write):
     text = BASE + "strategy: {name: si, lambda: 0.5}\n"
     assert load_recipe(write(text), ["strategy.name=ewc"]).planned[0].experiment.strategy.options()["lambda_"] == 1.0

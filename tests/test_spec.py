@@ -42,10 +42,12 @@ def test_a_resolved_spec_reads_back_as_itself(spec):
     assert again.as_dict() == resolved.as_dict()
 
 
-def test_an_online_stream_is_seen_once_unless_the_spec_says_otherwise():
+def test_an_online_stream_is_seen_once():
     online = {"stream": {"name": "online-digits"}, "backbone": {"patch": 4}}
     assert (Experiment(**online).epochs, Experiment(**online).batch_size) == (1, 10)
-    assert Experiment(**online, epochs=4).epochs == 4
+    assert Experiment(**online, batch_size=32).batch_size == 32
+    with pytest.raises(SpecError, match="epochs: online-digits is seen once"):
+        Experiment(**online, epochs=4)
 
 
 @pytest.mark.parametrize(

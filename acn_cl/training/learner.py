@@ -1,6 +1,6 @@
 """Our Avalanche template: Avalanche's loop and call-backs, on data that lies on the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class Learner(SupervisedTemplate):
         network: already on ``device``.
         data: the training part of every experience that will be trained.
         transform: the stream's.
+        task_label: experience -> what the learner is told of it, the stream's.
         seeds: the run's.
         device: where everything lies.
         precision: ``fp32`` or ``bf16``.
@@ -47,6 +48,7 @@ class Learner(SupervisedTemplate):
         network: Network,
         data: Sequence[DeviceData],
         transform: Transform,
+        task_label: Callable[[int], int],
         seeds: Seeds,
         device: torch.device,
         precision: str,
@@ -54,7 +56,7 @@ class Learner(SupervisedTemplate):
         evaluator: EvaluationPlugin,
     ) -> None:
         self._experiment, self._data, self._transform, self._seeds = experiment, data, transform, seeds
-        self._precision = precision
+        self._task_label, self._precision = task_label, precision
         self._cutmix = CutMix(experiment.loss.cutmix) if experiment.loss.cutmix else None
         super().__init__(
             model=network,
@@ -75,9 +77,8 @@ class Learner(SupervisedTemplate):
 
     def make_train_dataloader(self, **_: Any) -> None:
         index = self.experience.current_experience
-        task = index if self._experiment.stream.scenario == "task-incremental" else 0
         self.dataloader = TrainingBatches(
-            self._data[index], self._transform, self.train_mb_size, self._seeds, index, task
+            self._data[index], self._transform, self.train_mb_size, self._seeds, index, self._task_label(index)
         )
 
     def check_model_and_optimizer(self, **_: Any) -> None:
@@ -124,7 +125,7 @@ class Learner(SupervisedTemplate):
     def plain_losses(self) -> Iterator[Tensor]:
         """The mean loss of each mini-batch of the current experience's training images, without augmentation."""
         index = self.experience.current_experience
-        task = index if self._experiment.stream.scenario == "task-incremental" else 0
+        task = self._task_label(index)
         for images, labels in self._data[index].plain_batches(self._transform, self.train_mb_size):
             with autocast(self.device, self._precision):
                 logits = self.model(images, task)

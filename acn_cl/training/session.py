@@ -118,6 +118,7 @@ class Session:
             network=self.network,
             data=self._data,
             transform=self._transform,
+            task_label=self.stream.task_label,
             seeds=self.seeds,
             device=self.device,
             precision=self.precision,
