@@ -182,6 +182,7 @@ class Experiment(Section):
     engine: Literal["auto", "avalanche"] = "auto"
     deterministic: bool = False
     evaluate_every: Literal["experience"] | EverySteps = "experience"
+    corruptions: tuple[str, ...] = Field((), description="noise that the learned network is tested under as well")
     checkpoint: CheckpointSection = CheckpointSection()
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
@@ -198,6 +199,9 @@ class Experiment(Section):
         strategy = _resolved_strategy(self.strategy)
         for key, section in (("stream", stream), ("backbone", backbone), ("strategy", strategy)):
             object.__setattr__(self, key, section)  # frozen for everyone else: the resolved spec is the spec
+        with _checking("corruptions"):
+            for name in self.corruptions:
+                resolve("acn_cl.benchmarks.streams.corruptions:corruption")(name)
         if len(set(self.seeds)) < len(self.seeds):
             raise SpecError(("seeds",), f"a seed stands twice in {list(self.seeds)}")
         if self.schedule.warmup_epochs > self.epochs:

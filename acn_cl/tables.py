@@ -95,5 +95,6 @@ def entry(kind: str, name: str) -> Entry:
     """
     lines = table(kind)
     if name not in lines:
-        raise UserError(f"unknown {kind.removesuffix('s')} {name!r}; {suggest(name, lines)}")
+        one = "strategy" if kind == "strategies" else kind.removesuffix("s")
+        raise UserError(f"unknown {one} {name!r}; {suggest(name, lines)}")
     return lines[name]  # type: ignore[no-any-return]

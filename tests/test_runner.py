@@ -207,6 +207,20 @@ def test_every_option_runs_and_changes_something(tiny, tmp_path, changes):
     assert not changed.equals(plain)
 
 
+def test_the_learned_network_is_tested_under_noise(tiny, tmp_path):
+    """The clean rows are what they are without; more noise, less accuracy."""
+    run(Experiment(**tiny(epochs=5)), tmp_path / "plain")
+    run(Experiment(**tiny(epochs=5, corruptions=["gaussian-0.05", "gaussian-1.0"])), tmp_path / "noisy")
+    table = accuracy(tmp_path / "noisy")
+    clean = table[table.condition == "clean"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(clean, accuracy(tmp_path / "plain"))
+    noisy = table[(table.condition != "clean")]
+    assert set(noisy.trained) == {4}
+    by_level = table[(table.trained == 4) & (table.depth == 2)].groupby("condition").accuracy.mean()
+    assert by_level["gaussian-1"] < by_level["clean"]
+    assert by_level["gaussian-1"] < by_level["gaussian-0.05"]
+
+
 def test_a_domain_incremental_stream_is_tested_before_it_is_trained(tiny, tmp_path):
     """Forward transfer needs what the untrained network scores; elsewhere it is undefined and not measured."""
     run(Experiment(**tiny(stream={"name": "permuted-digits", "experiences": 3})), tmp_path / "domain")

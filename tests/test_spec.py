@@ -46,7 +46,7 @@ def test_an_online_stream_is_seen_once():
     online = {"stream": {"name": "online-digits"}, "backbone": {"patch": 4}}
     assert (Experiment(**online).epochs, Experiment(**online).batch_size) == (1, 10)
     assert Experiment(**online, batch_size=32).batch_size == 32
-    with pytest.raises(SpecError, match="epochs: online-digits is seen once"):
+    with pytest.raises(SpecError, match=r"epochs: online-digits is seen once"):
         Experiment(**online, epochs=4)
 
 
@@ -56,7 +56,7 @@ def test_an_online_stream_is_seen_once():
         ({"stream": {"name": "split-digit"}}, r"stream: unknown stream 'split-digit'; did you mean 'split-digits'"),
         ({"stream": {"name": "split-digits", "experience": 5}}, r"stream\.experience: .*did you mean 'experiences'"),
         ({"stream": {"name": "split-digits", "experiences": 3}}, r"stream\.experiences: .*nearest.* 2 or 5"),
-        ({"strategy": {"name": "naiv"}}, r"strategy: unknown strategie? 'naiv'; did you mean 'naive'"),
+        ({"strategy": {"name": "naiv"}}, r"strategy: unknown strategy 'naiv'; did you mean 'naive'"),
         ({"strategy": {"name": "si", "lamda": 1}}, r"strategy\.lamda: .*did you mean 'lambda'"),
         ({"strategy": {"name": "si", "lambda": -1}}, r"strategy\.lambda: .*greater than or equal to 0"),
         ({"strategy": {"name": "naive", "lambda": 1}}, r"strategy\.lambda: there is no such key"),
@@ -67,6 +67,7 @@ def test_an_online_stream_is_seen_once():
         ({"optimizer": {"name": "adamw", "momentum": 0.9}}, r"optimizer\.momentum: adamw takes none"),
         ({"schedule": {"floor": 1e-6}}, r"schedule\.floor: a constant schedule has none"),
         ({"schedule": {"warmup_epochs": 30}}, r"schedule\.warmup_epochs: 30 is more than epochs, 10"),
+        ({"corruptions": ["gausian-0.1"]}, r"corruptions: unknown corruption 'gausian-0.1'.*did you mean 'gaussian'"),
         ({"seeds": [1, 1]}, r"seeds: a seed stands twice"),
     ],
 )

@@ -37,7 +37,7 @@ class DeviceData:
     """One part of one experience.
 
     Args:
-        images: (N, C, H, W) uint8 on the device.
+        images: (N, C, H, W) on the device; uint8, or float in [0, 1] where they were corrupted.
         labels: (N,) int64 on the device, in the stream's label space.
     """
 

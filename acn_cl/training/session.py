@@ -101,6 +101,8 @@ class Session:
                 learner.train(benchmark.train_stream[index], eval_streams=[])
             self._evaluate(index, -1)
             self._note_importance(index)
+            if index == self.experiences - 1:
+                self._evaluate_corrupted(index)
             watcher.experience_done(index, self.results)
 
     def _learner(self, watcher: Watcher) -> Learner:
@@ -137,7 +139,18 @@ class Session:
                 if (held_out := self._validations[index]) is not None:
                     self._score(trained, step, index, "validation", held_out)
 
-    def _score(self, trained: int, step: int, index: int, part: str, data: DeviceData) -> None:
+    def _evaluate_corrupted(self, trained: int) -> None:
+        """Test what was learned under each of the spec's kinds of noise, one part in memory at a time."""
+        for name in self.experiment.corruptions:
+            corruption = resolve("acn_cl.benchmarks.streams.corruptions:corruption")(name)
+            for index, clean in enumerate(self._tests):
+                if self.network.heads.can_answer(index):
+                    images = torch.as_tensor(corruption.of(self.stream.experiences[index].test)).to(self.device)
+                    self._score(trained, -1, index, "test", DeviceData(images, clean.labels), corruption.name)
+
+    def _score(
+        self, trained: int, step: int, index: int, part: str, data: DeviceData, condition: str = "clean"
+    ) -> None:
         scores = evaluate(self.network, data, self._transform, index, self.precision)
         for depth, (accuracy, loss) in enumerate(zip(scores.accuracy, scores.loss, strict=True)):
             self.results.accuracy.append(
@@ -146,7 +159,7 @@ class Session:
                     "step": step,
                     "evaluated": index,
                     "part": part,
-                    "condition": "clean",
+                    "condition": condition,
                     "depth": depth,
                     "accuracy": float(accuracy),
                     "loss": float(loss),
