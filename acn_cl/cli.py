@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -157,17 +157,21 @@ def _print_results(folder: Path, recipe: Recipe) -> None:
         ]
         if matrices:
             measures = (average_accuracy, average_forgetting, learning_accuracy)
-            cells = [_mean_and_std([100 * float(measure(r)) for r in matrices]) for measure in measures]
+            cells = [_mean_and_std(measure, matrices) for measure in measures]
             shown.add_row(experiment.id, *cells, str(len(matrices)))
     if shown.row_count:
         out.print(shown)
 
 
-def _mean_and_std(values: Sequence[float]) -> str:
+def _mean_and_std(measure: Callable[[Any], Any], matrices: Sequence[Any]) -> str:
+    """In percent, over seeds; a dash where the measure is undefined (forgetting, after one experience)."""
     from acn_cl.stats import summarise
 
-    summary = summarise(values)
-    return f"{summary.mean:.1f}" + (f" ± {summary.std:.1f}" if len(values) > 1 else "")
+    try:
+        summary = summarise([100 * float(measure(matrix)) for matrix in matrices])
+    except ValueError:
+        return "-"
+    return f"{summary.mean:.1f}" + (f" ± {summary.std:.1f}" if summary.n > 1 else "")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What is measured while a network trains, accumulated on the device and read once an epoch."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from acn_cl.training.network import Network
 
 
 class Diverged(Exception):
-    """The loss is no longer a number: the run ends here, with what it has."""
+    """The loss or the gradient is no longer a number: the run ends here, with what it has."""
 
 
 class LayerWatch(SupervisedPlugin):
@@ -55,13 +56,12 @@ class LayerWatch(SupervisedPlugin):
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         loss, *norms = (torch.cat([self._loss[None], self._norms]) / max(1, self._steps)).tolist()
         experience, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
-        if not all(map(_is_finite, (loss, *norms))):
-            raise Diverged(f"the loss is {loss} in experience {experience}, epoch {epoch}; try a lower optimizer.lr")
+        where = f"in experience {experience}, epoch {epoch}"
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} {where}; try a lower optimizer.lr")
+        if wild := [layer for layer, norm in enumerate(norms) if not math.isfinite(norm)]:
+            raise Diverged(f"the gradient is not finite at layer {wild[0]} {where}; try a lower optimizer.lr, or fp32")
         self._on_epoch(experience, epoch, loss, norms)
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0
 
 
 class StepEvaluation(SupervisedPlugin):
