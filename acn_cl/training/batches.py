@@ -63,8 +63,8 @@ class DeviceData:
 class TrainingBatches:
     """The batches of one experience; each iteration is one epoch in an order of its own.
 
-    Order and augmentation come from generators seeded by (purpose, experience, epoch): nothing need be replayed to
-    know them, and nobody else's draws move them.
+    The order is drawn anew for every (experience, epoch), the augmentation for every (experience, epoch, batch), from
+    generators seeded by that position: nothing need be replayed to go on from anywhere, and nobody else's draws count.
 
     Args:
         data: the training part.
@@ -81,18 +81,22 @@ class TrainingBatches:
         self.data, self.transform, self.size = data, transform, size
         self.seeds, self.experience, self.task = seeds, experience, task
         self.epoch = 0
+        """The epoch that the next iteration is."""
+        self.batch = 0
+        """The batch that the next iteration begins with; 0 but after a resume in the middle of an epoch."""
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.size)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         device = self.data.labels.device
-        position = (self.experience, self.epoch)
-        self.epoch += 1
-        order = self.seeds.generator("data_order", *position).permutation(len(self.data))
+        epoch, first = self.epoch, self.batch
+        self.epoch, self.batch = epoch + 1, 0
+        order = self.seeds.generator("data_order", self.experience, epoch).permutation(len(self.data))
         chunks = torch.split(torch.as_tensor(order, device=device), self.size)
-        draws = torch.Generator(device).manual_seed(self.seeds.integer("augmentation", *position))
-        for chunk in chunks:
+        draws = torch.Generator(device)
+        for batch, chunk in enumerate(chunks[first:], first):
+            draws.manual_seed(self.seeds.integer("augmentation", self.experience, epoch, batch))
             images = self.transform.train(self.data.images[chunk], draws)
             labels = self.data.labels[chunk]
             yield [images, labels, torch.full_like(labels, self.task)]

@@ -89,14 +89,14 @@ class Learner(SupervisedTemplate):
         self._schedule = make_schedule(
             self._experiment.schedule, self.optimizer, self.train_epochs, len(self.dataloader)
         )
-        position = (self.experience.current_experience, 0, MIXING)
-        self._mixing = torch.Generator(self.device).manual_seed(self._seeds.integer("augmentation", *position))
 
     # What it calls at a step.
 
     def _before_forward(self, **kwargs: Any) -> None:
         if self._cutmix is not None:
-            self.mbatch[0], self._partner, self._share = self._cutmix(self.mb_x, self._mixing)
+            position = (self.clock.train_exp_counter, self.clock.train_exp_epochs, self.clock.train_epoch_iterations)
+            draws = torch.Generator(self.device).manual_seed(self._seeds.integer("augmentation", *position, MIXING))
+            self.mbatch[0], self._partner, self._share = self._cutmix(self.mb_x, draws)
         super()._before_forward(**kwargs)
 
     def forward(self) -> Tensor:
