@@ -22,6 +22,7 @@ from acn_cl.errors import UserError, suggest
 from acn_cl.recipe import Recipe, load_recipe, recipe_files
 from acn_cl.specfile import read_spec_file
 from acn_cl.tables import table
+from acn_cl.training.interrupt import Interrupted, stop_on_signals
 
 DONE, OUR_FAULT, WRONG_INPUT, SOME_FAILED = 0, 1, 2, 3
 LISTS = ("backbones", "blocks", "wirings", "strategies", "streams", "recipes")
@@ -98,8 +99,8 @@ def _run(recipe: Recipe, folder: Path) -> int:
     from acn_cl.runner import run as run_recipe
 
     display = TerminalDisplay(out, _epochs(recipe)) if out.is_terminal else PlainDisplay(out)
-    with display:
-        outcomes = run_recipe(recipe, folder, display)
+    with display, stop_on_signals() as stop:
+        outcomes = run_recipe(recipe, folder, display, stop)
     _print_results(folder, recipe)
     bad = failed(outcomes)
     if bad:
@@ -307,6 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _complain(str(error), WRONG_INPUT)
     except _ClickException as error:
         code = _complain(error.format_message(), WRONG_INPUT)
+    except Interrupted as stopped:
+        code = _complain(str(stopped), 128 + stopped.signal)
     except (KeyboardInterrupt, typer.Abort):
         code = _complain("interrupted; the same command takes up what is left", 128 + signal.SIGINT)
     except BrokenPipeError:  # `acn-cl list streams | head`

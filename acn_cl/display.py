@@ -31,6 +31,7 @@ class TerminalDisplay:
             TimeRemainingColumn(),
             console=console,
         )
+        self._epochs = epochs
         self._task = self._progress.add_task("checking", total=epochs)
         self._size = (1, 1)
 
@@ -44,12 +45,12 @@ class TerminalDisplay:
     def run_started(self, number: int, total: int, experiment: str, seed: int, experiences: int, epochs: int) -> None:
         self._run = f"[bold]{experiment}[/] seed {seed} ({number}/{total})"
         self._size = (experiences, epochs)
-        self._done = 0
+        # Runs that were done before, or go on from a checkpoint, are behind us all the same.
+        self._progress.update(self._task, completed=self._epochs * (number - 1) // total)
         self._started = time.monotonic()
         self._describe(0, 0, None)
 
     def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
-        self._done += 1
         self._progress.advance(self._task)
         self._describe(experience, epoch + 1, loss)
 
@@ -60,14 +61,15 @@ class TerminalDisplay:
         if outcome.state == "skipped":
             self._console.print(f"[dim]{outcome.experiment} seed {outcome.seed}: done before[/]")
         elif outcome.state == "failed":
-            left = self._size[0] * self._size[1] - self._done
-            self._progress.advance(self._task, left)
             self._console.print(
                 f"[red]{outcome.experiment} seed {outcome.seed}: failed:[/] {outcome.error}", markup=True
             )
         else:
             seconds = time.monotonic() - self._started
             self._console.print(f"{outcome.experiment} seed {outcome.seed}: done in {seconds:.0f} s")
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, style="yellow")
 
     def _describe(self, experience: int, epoch: int, loss: float | None) -> None:
         experiences, epochs = self._size
@@ -106,6 +108,9 @@ class PlainDisplay:
     def run_ended(self, outcome: Outcome) -> None:
         words = {"done": "done", "skipped": "done before", "failed": f"failed: {outcome.error}"}
         self._say(f"{outcome.experiment} seed {outcome.seed}: {words[outcome.state]}")
+
+    def note(self, text: str) -> None:
+        self._say(text)
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ import torch
 
 from acn_cl.errors import UserError
 from acn_cl.recipe import Planned, Recipe, load_recipe
+from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
 from acn_cl.runs.environment import commit, versions
 from acn_cl.runs.folder import RunFolder
 from acn_cl.runs.schema import SCHEMA_VERSION
@@ -19,6 +20,8 @@ from acn_cl.runs.weights import save_weights
 from acn_cl.spec import Experiment
 from acn_cl.tables import is_dotted
 from acn_cl.training.device import choose_device, choose_precision
+from acn_cl.training.interrupt import Interrupted, StopRequest
+from acn_cl.training.resume import can_resume
 from acn_cl.training.session import Results, Session, Watcher, build_network, build_strategy, build_stream
 from acn_cl.training.watch import Diverged
 
@@ -60,6 +63,9 @@ class Display(Protocol):
     def run_ended(self, outcome: Outcome) -> None:
         """It is over, one way or another."""
 
+    def note(self, text: str) -> None:
+        """Something that whoever started the runs should know, one line."""
+
 
 class Quiet:
     """Shows nothing."""
@@ -76,32 +82,45 @@ class Quiet:
     def run_ended(self, outcome: Outcome) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
 
-def run(what: str | Recipe | Experiment, out: Path | str, display: Display | None = None) -> list[Outcome]:
+
+def run(
+    what: str | Recipe | Experiment,
+    out: Path | str,
+    display: Display | None = None,
+    stop: StopRequest | None = None,
+) -> list[Outcome]:
     """Run every experiment of a recipe, for every seed, into ``out/<experiment>/seed-<n>/``.
 
-    Runs that are done already are skipped. A run that fails leaves its reason in ``status.json``, and the others go on.
+    Runs that are done already are skipped, and runs that were cut off go on from their last checkpoint. A run that
+    fails leaves its reason in ``status.json``, and the others go on.
 
     Args:
         what: a recipe's name, a YAML file's path, a loaded recipe, or one experiment.
         out: the runs' folder; made if it is not there.
         display: shows progress.
+        stop: a request to stop, looked at after every step.
 
     Returns:
         one outcome a run, in order.
 
     Raises:
         UserError: anything in the spec, the data or the folder is wrong; nothing has been made then.
+        Interrupted: ``stop`` asked for it; the run at hand is saved.
     """
     recipe = _as_recipe(what)
     check(recipe)
     jobs = [(planned, seed) for planned in recipe.planned for seed in planned.experiment.seeds]
     for planned, seed in jobs:
         _check_same_spec(planned, _folder(out, planned, seed))
-    shown = display or Quiet()
+    shown, asked = display or Quiet(), stop or StopRequest()
     outcomes = []
     for number, (planned, seed) in enumerate(jobs, 1):
-        outcomes.append(_run_one(planned, seed, _folder(out, planned, seed), shown, (number, len(jobs))))
+        asked.check()
+        folder = _folder(out, planned, seed)
+        outcomes.append(_run_one(planned, seed, folder, shown, asked, (number, len(jobs))))
         shown.run_ended(outcomes[-1])
     return outcomes
 
@@ -193,8 +212,13 @@ class _Bookkeeper(Watcher):
         self._folder.write_status("running", self.progress)
         self._display.experience_done(experience, results)
 
+    def save(self, checkpoint: Checkpoint) -> None:
+        save_checkpoint(self._folder.path, checkpoint)
 
-def _run_one(planned: Planned, seed: int, folder: RunFolder, display: Display, place: tuple[int, int]) -> Outcome:
+
+def _run_one(
+    planned: Planned, seed: int, folder: RunFolder, display: Display, stop: StopRequest, place: tuple[int, int]
+) -> Outcome:
     if folder.is_done():
         return Outcome(planned.id, seed, folder.path, "skipped")
     folder.hold()
@@ -204,22 +228,48 @@ def _run_one(planned: Planned, seed: int, folder: RunFolder, display: Display, p
         display.run_started(*place, planned.id, seed, session.experiences, planned.experiment.epochs)
         keeper = _Bookkeeper(folder, session, display)
         progress = keeper.progress
+        start = _start(folder, session, display)
         folder.write_spec(_spec(planned, session))
         folder.write_status("running", progress)
-        session.train(keeper)
+        session.train(keeper, stop, start)
         if planned.experiment.checkpoint.keep == "weights":
-            save_weights(
-                folder.path, session.experiences - 1, planned.experiment.epochs - 1, _plain_state(session.network)
-            )
-        folder.write_status("done", progress)
+            save_weights(folder.path, session.experiences, _plain_state(session.network))
+        folder.write_status("done", progress | {"experience": session.experiences, "epoch": 0})
+        remove_checkpoints(folder.path)
         return Outcome(planned.id, seed, folder.path, "done")
-    except (KeyboardInterrupt, SystemExit):
-        folder.write_status("failed", progress, "interrupted; start it again with the same command")
+    except (KeyboardInterrupt, SystemExit, Interrupted):
+        folder.write_status("failed", progress, "interrupted; the same command goes on from its last checkpoint")
         raise
     except Exception as error:
         return _failed(planned, seed, folder, progress, error)
     finally:
         folder.release()
+
+
+def _start(folder: RunFolder, session: Session, display: Display) -> Checkpoint | None:
+    """Where the run in ``folder`` goes on, and a word about what was found there."""
+    name = f"{folder.experiment} seed {folder.seed}"
+    checkpoint, complaints = load_checkpoint(folder.path)
+    for complaint in complaints:
+        display.note(complaint)
+    if checkpoint is not None:
+        at = f"experience {checkpoint.experience + 1}, epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}"
+        display.note(f"{name}: goes on from its checkpoint at {at}")
+        _note_other_bits(folder, session, display)
+    elif not can_resume(session.strategy) and folder.written_spec() is not None:
+        display.note(f"{name}: starts again, since its strategy does not say what its state is")
+    return checkpoint
+
+
+def _note_other_bits(folder: RunFolder, session: Session, display: Display) -> None:
+    """The numbers of a run that goes on elsewhere are as good, and not the same to the last bit."""
+    written = folder.written_spec() or {}
+    here = {"precision": session.precision, "threads": torch.get_num_threads(), "device": _device_name(session.device)}
+    for key, value in here.items():
+        if written.get(key) not in (None, value):
+            display.note(
+                f"{folder.path}: begun with {key} {written[key]}, goes on with {value}: the last bits may differ"
+            )
 
 
 def _failed(planned: Planned, seed: int, folder: RunFolder, progress: dict[str, int], error: Exception) -> Outcome:

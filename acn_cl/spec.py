@@ -140,7 +140,9 @@ class EverySteps(Section):
 
 
 class CheckpointSection(Section):
-    """What stays of a finished run's weights."""
+    """When a run is saved while it trains, and what stays of it when it is done."""
+
+    every_seconds: Float = Field(60.0, ge=0, description="between saves within an experience; its end is always saved")
 
     keep: Literal["weights", "none"] = "weights"
 

@@ -45,4 +45,6 @@ TIMING = pa.schema(
     ]
 )
 
+TABLES = {"accuracy": ACCURACY, "layers": LAYERS, "timing": TIMING}
+
 STATES = ("running", "done", "failed")

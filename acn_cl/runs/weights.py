@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 
 
-def save_weights(folder: Path, experience: int, epoch: int, state: "dict[str, Tensor]") -> Path:
-    """Write a ``state_dict`` into ``checkpoints/<experience>-<epoch>/`` of a run and return the file's path."""
+def save_weights(folder: Path, experiences: int, state: "dict[str, Tensor]") -> Path:
+    """Write the final ``state_dict`` of a run into ``checkpoints/<experiences>-0/`` and return the file's path."""
     from safetensors.torch import save_file
 
-    path = folder / "checkpoints" / f"{experience}-{epoch}" / WEIGHTS
+    path = folder / "checkpoints" / f"{experiences}-0" / WEIGHTS
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda part: save_file(state, part))
     return path

@@ -61,7 +61,7 @@ class DeviceData:
 
 
 class TrainingBatches:
-    """The batches of one experience; each iteration is one epoch in an order of its own.
+    """The batches that one experience is trained on; each iteration is one epoch in an order of its own.
 
     The order is drawn anew for every (experience, epoch), the augmentation for every (experience, epoch, batch), from
     generators seeded by that position: nothing need be replayed to go on from anywhere, and nobody else's draws count.
@@ -72,11 +72,11 @@ class TrainingBatches:
         size: images a batch; the last one of an epoch may be smaller, and is used.
         seeds: the run's.
         experience: its index.
-        task: the task label of every image.
+        task: the task label of every image, or (N,) of them where images of several tasks are mixed.
     """
 
     def __init__(
-        self, data: DeviceData, transform: Transform, size: int, seeds: Seeds, experience: int, task: int
+        self, data: DeviceData, transform: Transform, size: int, seeds: Seeds, experience: int, task: int | Tensor
     ) -> None:
         self.data, self.transform, self.size = data, transform, size
         self.seeds, self.experience, self.task = seeds, experience, task
@@ -99,4 +99,5 @@ class TrainingBatches:
             draws.manual_seed(self.seeds.integer("augmentation", self.experience, epoch, batch))
             images = self.transform.train(self.data.images[chunk], draws)
             labels = self.data.labels[chunk]
-            yield [images, labels, torch.full_like(labels, self.task)]
+            tasks = torch.full_like(labels, self.task) if isinstance(self.task, int) else self.task[chunk]
+            yield [images, labels, tasks]

@@ -1,7 +1,7 @@
 """Our Avalanche template: Avalanche's loop and call-backs, on data that lies on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from avalanche.core import BasePlugin
@@ -9,6 +9,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
@@ -18,7 +19,11 @@ from acn_cl.training.loss import CutMix, cross_entropy
 from acn_cl.training.network import Network
 from acn_cl.training.optim import clip, make_optimizer, make_schedule, next_optimizer
 
-MIXING = 1  # child of the augmentation stream that CutMix draws from, so that crops stay what they are without it
+if TYPE_CHECKING:
+    from acn_cl.training.resume import Resume
+
+# Children of the augmentation stream at a position, so that crops stay what they are without these.
+MIXING, ONCE_MORE = 1, 2  # CutMix; a pass over the training images besides training
 
 
 class Learner(SupervisedTemplate):
@@ -55,13 +60,16 @@ class Learner(SupervisedTemplate):
         plugins: Sequence[BasePlugin[Any]],
         evaluator: EvaluationPlugin,
     ) -> None:
-        self._experiment, self._data, self._transform, self._seeds = experiment, data, transform, seeds
-        self._task_label, self._precision = task_label, precision
+        self._experiment, self._precision, self.task_label = experiment, precision, task_label
+        self.data, self.transform, self.seeds = data, transform, seeds
+        self._schedule: LRScheduler | None = None
+        self.resume: Resume | None = None
+        """Set to go on from the middle of the next experience."""
         self._cutmix = CutMix(experiment.loss.cutmix) if experiment.loss.cutmix else None
         super().__init__(
             model=network,
             optimizer=make_optimizer(experiment.optimizer, list(network.parameters())),
-            criterion=self._mean_loss,
+            criterion=self.mean_loss,
             train_mb_size=experiment.batch_size,
             train_epochs=experiment.epochs,
             eval_mb_size=experiment.batch_size,
@@ -70,16 +78,17 @@ class Learner(SupervisedTemplate):
             evaluator=evaluator,
         )
 
-    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, self._experiment.loss.label_smoothing)
-
     # What Avalanche calls before an experience.
 
-    def make_train_dataloader(self, **_: Any) -> None:
+    def train_dataset_adaptation(self, **_: Any) -> None:
+        super().train_dataset_adaptation()
         index = self.experience.current_experience
-        self.dataloader = TrainingBatches(
-            self._data[index], self._transform, self.train_mb_size, self._seeds, index, self._task_label(index)
-        )
+        self.train_on(self.data[index], self.task_label(index))
+
+    def make_train_dataloader(self, **_: Any) -> None:
+        data, tasks = self._training
+        index = self.experience.current_experience
+        self.dataloader = TrainingBatches(data, self.transform, self.train_mb_size, self.seeds, index, tasks)
 
     def check_model_and_optimizer(self, **_: Any) -> None:
         self.model = self.model_adaptation()
@@ -90,28 +99,39 @@ class Learner(SupervisedTemplate):
             self._experiment.schedule, self.optimizer, self.train_epochs, len(self.dataloader)
         )
 
+    def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
+        """Avalanche's loop over epochs, from the one at which a checkpoint was taken."""
+        if self.resume is not None:
+            self.resume.begin_experience(self)
+        for _ in range(self.clock.train_exp_epochs, self.train_epochs):
+            self._before_training_epoch(**kwargs)
+            if self._stop_training:
+                self._stop_training = False
+                break
+            self.training_epoch(**kwargs)
+            self._after_training_epoch(**kwargs)
+
+    def _before_training_epoch(self, **kwargs: Any) -> None:
+        super()._before_training_epoch(**kwargs)
+        if self.resume is not None:
+            self.resume.begin_epoch(self)
+            self.resume = None
+
     # What it calls at a step.
 
     def _before_forward(self, **kwargs: Any) -> None:
         if self._cutmix is not None:
-            position = (self.clock.train_exp_counter, self.clock.train_exp_epochs, self.clock.train_epoch_iterations)
-            draws = torch.Generator(self.device).manual_seed(self._seeds.integer("augmentation", *position, MIXING))
+            seed = self.seeds.integer("augmentation", *self.position, MIXING)
+            draws = torch.Generator(self.device).manual_seed(seed)
             self.mbatch[0], self._partner, self._share = self._cutmix(self.mb_x, draws)
         super()._before_forward(**kwargs)
 
     def forward(self) -> Tensor:
-        task = self.dataloader.task if isinstance(self.dataloader, TrainingBatches) else self.mb_task_id
-        with autocast(self.device, self._precision):
-            logits: Tensor = self.model(self.mb_x, task)
-        return logits
+        one_task = isinstance(self.dataloader, TrainingBatches) and isinstance(self.dataloader.task, int)
+        return self.logits(self.mb_x, self.dataloader.task if one_task else self.mb_task_id)
 
     def criterion(self) -> Tensor:
-        loss: Tensor = self._criterion(self.mb_output, self.mb_y)
-        if self._cutmix is None or not self.is_training or self._share == 1.0:
-            return loss
-        other = self._criterion(self.mb_output, self.mb_y[self._partner])
-        mixed: Tensor = self._share * loss + (1 - self._share) * other
-        return mixed
+        return self.batch_loss(self.mb_output, self.mb_y)
 
     def optimizer_step(self) -> None:
         if self._experiment.optimizer.clip_norm is not None:
@@ -120,13 +140,84 @@ class Learner(SupervisedTemplate):
         if self._schedule is not None:
             self._schedule.step()
 
-    # What strategies may ask for.
+    # What a checkpoint holds of it besides the network.
 
-    def plain_losses(self) -> Iterator[Tensor]:
-        """The mean loss of each mini-batch of the current experience's training images, without augmentation."""
+    def schedule_state(self) -> dict[str, Any] | None:
+        """Where the learning rate's schedule stands, in plain values."""
+        return None if self._schedule is None else self._schedule.state_dict()
+
+    def restore_optimizer(
+        self, state: dict[int, dict[str, Tensor]], rates: list[dict[str, float]], schedule: dict[str, Any] | None
+    ) -> None:
+        """Put the optimiser, and the schedule if an experience has begun, into a saved state.
+
+        Args:
+            state: moments by the parameter's place among the network's.
+            rates: the learning rates of its groups.
+            schedule: as :meth:`schedule_state` gave it.
+        """
+        parameters = list(self.model.parameters())
+        if len(parameters) != sum(len(group["params"]) for group in self.optimizer.param_groups):
+            self.optimizer = make_optimizer(self._experiment.optimizer, parameters)
+        whole = self.optimizer.state_dict()
+        groups = [group | rate for group, rate in zip(whole["param_groups"], rates, strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if self._schedule is not None and schedule is not None:
+            self._schedule.load_state_dict(schedule)
+
+    # What strategies may ask for. Public besides: data and task_label (by experience), transform, seeds.
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """Experience, epoch and batch of the current step, each from 0: what random numbers are drawn by."""
+        return self.clock.train_exp_counter, self.clock.train_exp_epochs, self.clock.train_epoch_iterations
+
+    def train_on(self, data: DeviceData, tasks: int | Tensor) -> None:
+        """Let the experience that is about to begin be trained on other images than its own.
+
+        To be called from ``after_train_dataset_adaptation``.
+
+        Args:
+            data: N images.
+            tasks: the task label of all of them, or (N,) one each.
+        """
+        self._training = data, tasks
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass in the run's precision."""
+        return autocast(self.device, self._precision)
+
+    def logits(self, images: Tensor, tasks: int | Tensor) -> Tensor:
+        """The network's answer in the run's precision: images (B, C, H, W), tasks as in ``Network`` -> (B, classes)."""
+        with self.autocast():
+            logits: Tensor = self.model(images, tasks)
+        return logits
+
+    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy in nats, label smoothing as the spec says: (B, classes), (B,) -> ()."""
+        return cross_entropy(logits, labels, self._experiment.loss.label_smoothing)
+
+    def batch_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """:meth:`mean_loss` of the current batch, which CutMix may have mixed: then of both images of each."""
+        loss = self.mean_loss(logits, labels)
+        if not self.mixes or not self.is_training or self._share == 1.0:
+            return loss
+        return self._share * loss + (1 - self._share) * self.mean_loss(logits, labels[self._partner])
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the spec asks for CutMix: an image of the batch may bear two labels."""
+        return self._cutmix is not None
+
+    def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The current experience's own training images in order, not augmented, and their labels."""
+        yield from self.data[self.experience.current_experience].plain_batches(self.transform, self.train_mb_size)
+
+    def augmented_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, augmented: as training sees them, in another draw."""
         index = self.experience.current_experience
-        task = self._task_label(index)
-        for images, labels in self._data[index].plain_batches(self._transform, self.train_mb_size):
-            with autocast(self.device, self._precision):
-                logits = self.model(images, task)
-            yield self._criterion(logits, labels)
+        draws = torch.Generator(self.device).manual_seed(self.seeds.integer("augmentation", index, 0, 0, ONCE_MORE))
+        data = self.data[index]
+        for start in range(0, len(data), self.train_mb_size):
+            chunk = slice(start, start + self.train_mb_size)
+            yield self.transform.train(data.images[chunk], draws), data.labels[chunk]

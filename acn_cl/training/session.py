@@ -14,6 +14,8 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
 from acn_cl.backbones.build import build_backbone
+from acn_cl.runs.checkpoint import Checkpoint
+from acn_cl.runs.schema import TABLES
 from acn_cl.seeding import Seeds
 from acn_cl.spec import EverySteps, Experiment
 from acn_cl.tables import resolve
@@ -21,9 +23,11 @@ from acn_cl.training.batches import DeviceData
 from acn_cl.training.device import choose_device, choose_precision
 from acn_cl.training.evaluate import evaluate
 from acn_cl.training.heads import Heads
+from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.learner import Learner
 from acn_cl.training.network import Network
 from acn_cl.training.randomness import own_random_state
+from acn_cl.training.resume import Resume, Saving, can_resume, capture, restore
 from acn_cl.training.watch import LayerWatch, StepEvaluation, importance_by_layer
 
 NETWORK, HEADS, GLOBAL = 0, 1, 2  # children of the initialisation stream
@@ -37,6 +41,9 @@ class Watcher(Protocol):
 
     def experience_done(self, experience: int, results: "Results") -> None:
         """An experience is learned and every experience so far is tested."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Here is what the run can go on from."""
 
 
 @dataclass
@@ -69,6 +76,7 @@ class Session:
         self.network = build_network(experiment, self.seeds, self.stream).to(self.device)
         self.strategy = build_strategy(experiment)
         self.results = Results()
+        self._spent = 0.0  # seconds of the experience at hand that an earlier process has spent
         self._folder = folder
         self._transform = resolve("acn_cl.benchmarks.streams.transforms:BatchTransform")(
             self.stream.info, augment=self.stream.augment, device=self.device
@@ -83,34 +91,73 @@ class Session:
         """How many experiences will be trained."""
         return self.experiment.stream.stop_after or len(self.stream.experiences)
 
-    def train(self, watcher: Watcher) -> None:
+    def train(self, watcher: Watcher, stop: StopRequest | None = None, start: Checkpoint | None = None) -> None:
         """Learn the stream. ``results`` fills as it goes; global random state is put back at the end.
 
+        Args:
+            watcher: told of epochs and experiences, and given the checkpoints.
+            stop: looked at after every step.
+            start: where to go on from.
+
         Raises:
-            Diverged: the loss is no longer a number.
+            Diverged: the loss or the gradient is no longer a number.
+            Interrupted: ``stop`` asked for it; what could be saved is.
         """
         with own_random_state(self.seeds.integer("initialisation", GLOBAL)), _determinism(self.experiment):
-            self._train(watcher)
+            self._train(watcher, stop or StopRequest(), start)
 
-    def _train(self, watcher: Watcher) -> None:
+    def _train(self, watcher: Watcher, stop: StopRequest, start: Checkpoint | None) -> None:
         learner = self._learner(watcher)
         benchmark = self.stream.benchmark()
-        self._evaluate(-1, -1)
-        for index in range(self.experiences):
-            with self._timed(index, "train", len(self._data[index]) * self.experiment.epochs):
-                learner.train(benchmark.train_stream[index], eval_streams=[])
+        saving = Saving(self.experiment.checkpoint.every_seconds, lambda at: self._save(learner, watcher, at), stop)
+        learner.plugins.append(saving)
+        if start is None:
+            self._evaluate(-1, -1)
+        else:
+            self._go_on(learner, start)
+        for index in range(start.experience if start else 0, self.experiences):
+            stop.check()
+            self._learn(learner, benchmark.train_stream[index], index)
             self._evaluate(index, -1)
             self._note_importance(index)
             if index == self.experiences - 1:
                 self._evaluate_corrupted(index)
+            self._save(learner, watcher, (index + 1, 0, 0))
+            saving.saved()
             watcher.experience_done(index, self.results)
+
+    def _learn(self, learner: Learner, experience: Any, index: int) -> None:
+        self._began = time.perf_counter() - self._spent
+        learner.train(experience, eval_streams=[])
+        self._note_time(
+            index, "train", time.perf_counter() - self._began, len(self._data[index]) * learner.train_epochs
+        )
+        self._spent = 0.0
+
+    def _save(self, learner: Learner, watcher: Watcher, position: tuple[int, int, int]) -> None:
+        if not can_resume(self.strategy):
+            return
+        started = time.perf_counter()
+        checkpoint = capture(learner, self.strategy, self._watch, position)
+        checkpoint.plain["spent"] = 0.0 if position[1:] == (0, 0) else started - self._began
+        checkpoint.tables = {name: list(getattr(self.results, name)) for name in TABLES}
+        watcher.save(checkpoint)
+        self._note_time(position[0], "save", time.perf_counter() - started, 0)
+
+    def _go_on(self, learner: Learner, start: Checkpoint) -> None:
+        self.results = Results(**start.tables)
+        self._spent = start.plain["spent"]
+        restore(learner, self.strategy, start)
+        if (start.epoch, start.batch) != (0, 0):
+            learner.resume = Resume(start, self.strategy, self._watch)
 
     def _learner(self, watcher: Watcher) -> Learner:
         def on_epoch(experience: int, epoch: int, loss: float, norms: list[float]) -> None:
             self._note_layers(experience, epoch, "gradient_norm", norms)
             watcher.epoch_done(experience, epoch, loss)
 
-        plugins = [LayerWatch(on_epoch), self.strategy]
+        self._watch = LayerWatch(on_epoch)
+        plugins = [self._watch, self.strategy]
         every = self.experiment.evaluate_every
         if isinstance(every, EverySteps):
             plugins.append(StepEvaluation(every.steps, lambda experience, step: self._evaluate(experience - 1, step)))
@@ -133,11 +180,13 @@ class Session:
         able = [index for index in range(len(self._tests)) if self.network.heads.can_answer(index)]
         if not able:
             return
-        with self._timed(trained, "evaluate", sum(len(self._tests[index]) for index in able)):
-            for index in able:
-                self._score(trained, step, index, "test", self._tests[index])
-                if (held_out := self._validations[index]) is not None:
-                    self._score(trained, step, index, "validation", held_out)
+        started = time.perf_counter()
+        for index in able:
+            self._score(trained, step, index, "test", self._tests[index])
+            if (held_out := self._validations[index]) is not None:
+                self._score(trained, step, index, "validation", held_out)
+        samples = sum(len(self._tests[index]) for index in able)
+        self._note_time(trained, "evaluate", time.perf_counter() - started, samples)
 
     def _evaluate_corrupted(self, trained: int) -> None:
         """Test what was learned under each of the spec's kinds of noise, one part in memory at a time."""
@@ -180,11 +229,7 @@ class Session:
             self._note_layers(experience, -1, "importance", totals)
             self._note_layers(experience, -1, "importance_smallest", [smallest])
 
-    @contextmanager
-    def _timed(self, trained: int, phase: str, samples: int) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
+    def _note_time(self, trained: int, phase: str, seconds: float, samples: int) -> None:
         self.results.timing.append({"trained": trained, "phase": phase, "seconds": seconds, "samples": samples})
 
 

@@ -42,6 +42,18 @@ class LayerWatch(SupervisedPlugin):
         self._loss = torch.zeros((), device=strategy.device)
         self._steps = 0
 
+    def sums(self) -> dict[str, Tensor]:
+        """What the epoch so far adds up to; for :meth:`load_sums`. Empty before the first epoch."""
+        if not hasattr(self, "_norms"):
+            return {}
+        return {"norms": self._norms, "loss": self._loss, "steps": torch.tensor(self._steps)}
+
+    def load_sums(self, sums: dict[str, Tensor]) -> None:
+        """Go on with an epoch that is half over."""
+        self._norms = sums["norms"].to(self._norms)
+        self._loss = sums["loss"].to(self._loss)
+        self._steps = int(sums["steps"])
+
     @torch.no_grad()
     def after_backward(self, strategy: Any, **_: Any) -> None:
         grads = [p.grad for p in self._parameters]

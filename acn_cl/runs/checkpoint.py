@@ -1,0 +1,192 @@
+"""Checkpoints: a run's whole state, in folders that are either whole or not there.
+
+``checkpoints/<experience>-<epoch>/`` (with ``-<batch>`` in the middle of an epoch): ``state.safetensors`` (every
+tensor), ``state.json`` (every plain value), the tables so far, and ``manifest.json`` with each file's SHA-256, written
+last. A checkpoint is written into a folder of another name and renamed when it is whole. No pickle: nothing in it can
+run.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acn_cl.errors import UserError
+from acn_cl.runs.files import write_rows
+from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
+from acn_cl.runs.weights import WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT = 2
+MANIFEST, TENSORS, PLAIN = "manifest.json", "state.safetensors", "state.json"
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written."""
+
+
+@dataclass
+class Checkpoint:
+    """What a run goes on from.
+
+    Args:
+        experience: the experience that is to be learned next, or is half learned.
+        epoch: how many of its epochs are over.
+        batch: how many batches of the next epoch are over.
+        tensors: by name.
+        plain: JSON values.
+        tables: rows by table name, as :data:`acn_cl.runs.schema.TABLES` lists them.
+    """
+
+    experience: int
+    epoch: int
+    batch: int
+    tensors: "dict[str, Tensor]" = field(default_factory=dict)
+    plain: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Write ``checkpoint`` into the run's folder and remove all but the last two.
+
+    Raises:
+        OSError: it cannot be written; what was there stays, and nothing half-written stays beside it.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    part = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        part.mkdir()
+        _write(part, checkpoint)
+        _replace(part, folder / _name(checkpoint))
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    for old in _found(run)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The last whole checkpoint of a run, and a line for each later one that is damaged.
+
+    Raises:
+        UserError: a checkpoint was written by a later version of the suite.
+    """
+    complaints = []
+    for folder in reversed(_found(run)):
+        try:
+            return _read(folder), complaints
+        except Damaged as damage:
+            complaints.append(f"{folder}: {damage}; going back to the one before")
+    return None, complaints
+
+
+def remove_checkpoints(run: Path) -> None:
+    """Remove every checkpoint and what an interrupted save has left, but for final weights that lie beside one."""
+    for folder in _found(run):
+        if (folder / WEIGHTS).exists():
+            for path in folder.iterdir():
+                if path.name != WEIGHTS:
+                    path.unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    for part in (run / "checkpoints").glob(".*.part"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    within = f"-{checkpoint.batch}" if checkpoint.batch else ""
+    return f"{checkpoint.experience}-{checkpoint.epoch}{within}"
+
+
+def _found(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest position first; other things in the folder are not looked at."""
+    folders = {}
+    for path in (run / "checkpoints").glob("*/" + MANIFEST):
+        position = path.parent.name.split("-")
+        if all(part.isdecimal() for part in position) and not path.parent.is_symlink():
+            folders[tuple(map(int, position))] = path.parent
+    return [folders[position] for position in sorted(folders)]
+
+
+def _write(part: Path, checkpoint: Checkpoint) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, part / TENSORS)
+    plain = {"schema_version": SCHEMA_VERSION, "values": checkpoint.plain}
+    (part / PLAIN).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
+    for name, schema in TABLES.items():
+        write_rows(part / f"{name}.parquet", schema, checkpoint.tables.get(name, []))
+    sums = {path.name: _checksum(path) for path in sorted(part.iterdir())}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "experience": checkpoint.experience,
+        "epoch": checkpoint.epoch,
+        "batch": checkpoint.batch,
+        "sha256": sums,
+    }
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in part.iterdir():
+        _flush(path)
+
+
+def _replace(part: Path, final: Path) -> None:
+    """Rename, over an older checkpoint of the same position if there is one; then flush the folder's entry."""
+    if final.exists():
+        shutil.rmtree(final)
+    part.rename(final)
+    _flush(final.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path) -> Checkpoint:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    manifest = _json(folder / MANIFEST)
+    if manifest.get("schema_version", 0) > SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} was written by a later version of acn-cl (schema {manifest['schema_version']}, this one reads "
+            f"{SCHEMA_VERSION}); update acn-cl, or choose another --out"
+        )
+    for name in (TENSORS, PLAIN, *(f"{table}.parquet" for table in TABLES)):
+        path = folder / name
+        if not path.is_file() or _checksum(path) != manifest.get("sha256", {}).get(name):
+            raise Damaged(f"{name} is missing or is not what was written")
+    try:
+        tables = {table: pq.read_table(folder / f"{table}.parquet").to_pylist() for table in TABLES}
+        position = [int(manifest[key]) for key in ("experience", "epoch", "batch")]
+        return Checkpoint(*position, load_file(folder / TENSORS), _json(folder / PLAIN)["values"], tables)
+    except (SafetensorError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise Damaged(f"it cannot be read ({type(error).__name__})") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise Damaged(f"{path.name} is not JSON") from None
+    if not isinstance(value, dict):
+        raise Damaged(f"{path.name} is not a mapping")
+    return value

@@ -1,0 +1,50 @@
+"""Stopping between two steps, with everything saved."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """A run was asked to stop, and what it has is saved. ``signal``: the number of the signal that asked."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+        super().__init__("interrupted; the same command goes on from here")
+
+
+class StopRequest:
+    """Whether somebody has asked to stop; looked at after every step."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` if so."""
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request to stop; a second one ends the process as if nobody had asked.
+
+    Only in the main thread, as Python has it.
+    """
+    request = StopRequest()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        request.signal = number
+        for each in numbers:
+            signal.signal(each, before[each])
+
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
