@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# The tests' networks are so small that a second thread costs more than it brings; set before torch is imported,
+# and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TINY = {
     "stream": {"name": "split-digits"},
     "backbone": {"name": "ac_mixer", "depth": 2, "width": 16, "patch": 4, "tokens_hidden": 8, "channels_hidden": 16},
