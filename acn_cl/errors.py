@@ -5,7 +5,13 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """The input is wrong: one line that says what, where, and the nearest right value. Exit code 2."""
+    """The input is wrong: one line that says what, where, and the nearest right value. Exit code 2.
+
+    Line breaks and control characters, which names from a user's file may hold, are shown as spaces.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join("".join(c if c.isprintable() else " " for c in message).split()))
 
 
 class SpecError(UserError):

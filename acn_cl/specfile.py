@@ -57,9 +57,9 @@ def read_spec_file(path: Path) -> SpecFile:
         UserError: it is missing, a folder, empty, too large, not text, not YAML or not a mapping; one line.
     """
     text = _read_text(path)
-    loader = SpecLoader(text)
     try:
         _refuse_tricks(text, path)
+        loader = SpecLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise UserError(f"{path}: the file is empty; the least that it needs is `stream: {{name: split-digits}}`")
@@ -71,8 +71,6 @@ def read_spec_file(path: Path) -> SpecFile:
         raise UserError(f"{path}{_line(getattr(error, 'problem_mark', None))}: not YAML: {_reason(error)}") from None
     except ValueError as error:  # YAML's own dates and numbers: 2026-99-99
         raise UserError(f"{path}: not YAML: {error}") from None
-    finally:
-        loader.dispose()
 
 
 def _refuse_tricks(text: str, path: Path) -> None:
