@@ -206,9 +206,12 @@ class _Bookkeeper(Watcher):
         self._folder.write_status("running", self.progress)
         self._display.epoch_done(experience, epoch, loss)
 
+    def write_results(self, results: Results) -> None:
+        self._folder.write_results(results.accuracy, results.layers, results.timing)
+
     def experience_done(self, experience: int, results: Results) -> None:
         self.progress |= {"experience": experience + 1, "epoch": 0}
-        self._folder.write_results(results.accuracy, results.layers, results.timing)
+        self.write_results(results)
         self._folder.write_status("running", self.progress)
         self._display.experience_done(experience, results)
 
@@ -232,6 +235,7 @@ def _run_one(
         folder.write_spec(_spec(planned, session))
         folder.write_status("running", progress)
         session.train(keeper, stop, start)
+        keeper.write_results(session.results)  # all of them, even if the last ones were only in a checkpoint
         if planned.experiment.checkpoint.keep == "weights":
             save_weights(folder.path, session.experiences, _plain_state(session.network))
         folder.write_status("done", progress | {"experience": session.experiences, "epoch": 0})

@@ -149,14 +149,11 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
     last = sorted((folder / "checkpoints").iterdir())[-1]
     (last / "state.safetensors").write_bytes(b"\x80\x04garbage")
 
-    class Listens(Quiet):
-        said = []
-
-        def note(self, text):
-            self.said.append(text)
-
-    run(experiment, tmp_path / "cut", Listens())
-    assert "state.safetensors is missing or is not what was written; going back" in Listens.said[0]
+    said = []
+    display = Quiet()
+    display.note = said.append
+    run(experiment, tmp_path / "cut", display)
+    assert "state.safetensors is missing or is not what was written; going back" in said[0]
     same_results(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -180,6 +177,23 @@ def test_a_strategy_without_a_state_starts_again_and_says_so(tiny, tmp_path):
     display.note = said.append
     run(experiment, tmp_path / "cut", display)
     assert "starts again" in said[0]
+    same_results(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_results_that_only_the_last_checkpoint_holds_are_written(tiny, tmp_path):
+    """Cut off after the last save and before the tables are written."""
+    experiment = Experiment(**tiny())
+    run(experiment, tmp_path / "whole")
+
+    class Cut(Stopper):
+        def experience_done(self, experience, results):
+            if experience == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment, tmp_path / "cut", Cut(StopRequest(), -1))
+    (tmp_path / "cut/experiment/seed-0/accuracy.parquet").unlink()
+    run(experiment, tmp_path / "cut")
     same_results(tmp_path / "whole", tmp_path / "cut")
 
 

@@ -65,6 +65,7 @@ class TrainingBatches:
 
     The order is drawn anew for every (experience, epoch), the augmentation for every (experience, epoch, batch), from
     generators seeded by that position: nothing need be replayed to go on from anywhere, and nobody else's draws count.
+    They draw on the CPU, so that the numbers are the same on every device.
 
     Args:
         data: the training part.
@@ -94,7 +95,7 @@ class TrainingBatches:
         self.epoch, self.batch = epoch + 1, 0
         order = self.seeds.generator("data_order", self.experience, epoch).permutation(len(self.data))
         chunks = torch.split(torch.as_tensor(order, device=device), self.size)
-        draws = torch.Generator(device)
+        draws = torch.Generator()
         for batch, chunk in enumerate(chunks[first:], first):
             draws.manual_seed(self.seeds.integer("augmentation", self.experience, epoch, batch))
             images = self.transform.train(self.data.images[chunk], draws)

@@ -44,5 +44,6 @@ def _span(centre: float, side: float, size: int) -> tuple[int, int]:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy in nats; logits (B, C) of any float type, labels (B,)."""
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    """Mean cross-entropy in nats, in fp32 at least; logits (B, C) of any float type, labels (B,)."""
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(precise), labels, label_smoothing=smoothing)

@@ -9,6 +9,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 
 from acn_cl.spec import OptimizerSection, ScheduleSection
 
+CLIP_DAMPING = 1e-6  # what torch's clip_grad_norm_ adds to the norm
+
 
 def make_optimizer(settings: OptimizerSection, parameters: Sequence[Tensor]) -> Optimizer:
     """A new optimiser for these parameters, with torch's defaults for what the spec does not name.
@@ -59,3 +61,13 @@ def clip(optimizer: Optimizer, largest: float) -> None:
     """Scale all gradients together so that their norm is at most ``largest``."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     torch.nn.utils.clip_grad_norm_(parameters, largest)
+
+
+@torch.no_grad()
+def clip_runs(gradients: Sequence[Tensor], largest: float) -> None:
+    """As :func:`clip`, for every run of a stack by itself: gradients (R, ...), scaled in place."""
+    norms_of_tensors = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    norms = torch.linalg.vector_norm(norms_of_tensors, dim=0)
+    factors = (largest / (norms + CLIP_DAMPING)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))

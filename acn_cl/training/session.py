@@ -138,11 +138,12 @@ class Session:
         if not can_resume(self.strategy):
             return
         started = time.perf_counter()
+        between = position[1:] == (0, 0)
         checkpoint = capture(learner, self.strategy, self._watch, position)
-        checkpoint.plain["spent"] = 0.0 if position[1:] == (0, 0) else started - self._began
+        checkpoint.plain["spent"] = 0.0 if between else started - self._began
         checkpoint.tables = {name: list(getattr(self.results, name)) for name in TABLES}
         watcher.save(checkpoint)
-        self._note_time(position[0], "save", time.perf_counter() - started, 0)
+        self._note_time(position[0] - between, "save", time.perf_counter() - started, 0)
 
     def _go_on(self, learner: Learner, start: Checkpoint) -> None:
         self.results = Results(**start.tables)
