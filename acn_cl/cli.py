@@ -192,6 +192,20 @@ def _report(runs: Sequence[Path], folder: Path) -> None:
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A folder of runs.")],
+    b: Annotated[Path, typer.Argument(help="Another, with the same experiments and seeds.")],
+) -> None:
+    """Compare two folders of runs, experiment by experiment, on the seeds that both have."""
+    from acn_cl.reports.comparisons import compare as compare_runs
+    from acn_cl.reports.words import said
+    from acn_cl.runs.load import load_runs
+
+    for line in said(compare_runs(load_runs(a), load_runs(b)), str(a), str(b)):
+        out.print(line, markup=False)
+
+
+@app.command()
 def status(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
 ) -> None:
@@ -277,6 +291,18 @@ def data_path(name: Annotated[str, typer.Argument(help="A data set; acn-cl data 
     from acn_cl.benchmarks.datasets.inspect import path
 
     print(path(name))
+
+
+@app.command("new-strategy")
+def new_strategy(
+    name: Annotated[str, typer.Argument(help="Such as my-method.")],
+    folder: Annotated[Path, typer.Option("--in", help="Where the two files go.")] = Path(),
+) -> None:
+    """Write a strategy that works, and its test, to start one of your own from."""
+    from acn_cl.strategies.scaffold import new_strategy as write
+
+    for path in write(name, folder):
+        out.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 @app.command()

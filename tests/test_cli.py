@@ -150,6 +150,22 @@ def test_lists(cli, what):
     assert code == 0 and len(out.splitlines()) > 4
 
 
+def test_compare_pairs_the_seeds_of_two_folders(cli, spec):
+    for folder, rate in (("slow", "1e-5"), ("fast", "1e-2")):
+        assert cli("run", "mine.yaml", "--seeds", "0-2", "--set", f"optimizer.lr={rate}", "--out", folder)[0] == 0
+    code, out, _ = cli("compare", "slow", "fast")
+    assert code == 0
+    assert "n = 3" in out and "slow" in out and "fast" in out
+    assert cli("compare", "slow", "nowhere")[0] == 2
+
+
+def test_new_strategy_writes_a_strategy_that_runs(cli, spec, tmp_path):
+    code, out, _ = cli("new-strategy", "my-method")
+    assert code == 0 and "wrote" in out
+    assert cli("run", "mine.yaml", "--set", "strategy=my_method:MyMethod", "--set", "stream.stop_after=2")[0] == 0
+    assert cli("new-strategy", "my-method")[0] == 2, "what is there is not overwritten"
+
+
 def test_doctor_looks_at_everything(cli):
     code, out, _ = cli("doctor")
     assert code == 0
