@@ -1,0 +1,405 @@
+"""Run folders read back: every run, its accuracy matrix, and what could not be read. Nothing is dropped silently.
+
+Only JSON and parquet are read: nothing is unpickled, no name that a run mentions is imported.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from acn_cl.errors import UserError, suggest
+from acn_cl.runs.folder import Status, read_status
+from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
+
+Floats = NDArray[np.float64]
+ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
+NOT_THE_EXPERIMENT = ("name", "about", "seeds", "device", "engine", "checkpoint", "loggers", "stream.download")
+"""Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder.
+
+    Attributes:
+        path: the folder, ``RUNS_DIR/<experiment>/seed-<n>``.
+        experiment: id of the experiment; the runs that bear it differ in their seed only.
+        seed: the run's seed.
+        spec: ``spec.json`` as it is.
+        status: what the run was doing last; ``died`` when it says running but nobody holds its lock.
+        accuracy, layers, timing: the tidy tables of :mod:`acn_cl.runs.schema`; empty where not yet written.
+    """
+
+    path: Path
+    experiment: str
+    seed: int
+    spec: Mapping[str, Any]
+    status: Status
+    accuracy: pd.DataFrame = field(repr=False)
+    layers: pd.DataFrame = field(repr=False)
+    timing: pd.DataFrame = field(repr=False)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The resolved spec of the experiment: stream, backbone, strategy …"""
+        settings: Mapping[str, Any] = self.spec.get("experiment", {})
+        return settings
+
+    @property
+    def scenario(self) -> str:
+        """``task-incremental``, ``class-incremental`` or ``domain-incremental``; empty where the spec does not say."""
+        return str(self.settings.get("stream", {}).get("scenario") or "")
+
+    @cached_property
+    def by_depth(self) -> Floats:
+        """Accuracy after each experience, by depth: ``(T, T, L+1)``, NaN where not evaluated.
+
+        T is the number of experiences learned so far. Test part, clean images.
+        """
+        rows = self._test
+        rows = rows[rows["step"] == -1]
+        learned = int(rows["trained"].max()) + 1 if len(rows) else 0
+        return _cube(rows[(rows["trained"] >= 0) & (rows["evaluated"] < learned)], learned, learned)
+
+    @cached_property
+    def initial_by_depth(self) -> Floats:
+        """Accuracy before any training, ``(T, L+1)``; NaN where not evaluated."""
+        rows = self._test
+        rows = rows[(rows["trained"] == -1) & (rows["step"] == -1) & (rows["evaluated"] < len(self.by_depth))]
+        at_start: Floats = _cube(rows.assign(trained=0), 1, len(self.by_depth), depths=self.by_depth.shape[2])[0]
+        return at_start
+
+    @property
+    def test_samples(self) -> int:
+        """Test images of all experiences learned, as evaluated after the last."""
+        rows = self._test
+        last = rows[(rows["step"] == -1) & (rows["trained"] == len(self.by_depth) - 1) & (rows["depth"] == 0)]
+        return int(last.loc[last["evaluated"] < len(self.by_depth), "samples"].sum())
+
+    @property
+    def conditions(self) -> list[str]:
+        """Names of the corruptions that the learned network was tested under, in the spec's order."""
+        return [name for name in self.accuracy["condition"].unique() if name != "clean"]
+
+    def final(self, condition: str = "clean") -> Floats:
+        """Accuracy after the last experience under a condition, ``(T, L+1)``; NaN where not evaluated."""
+        learned = len(self.by_depth)
+        rows = self.accuracy[(self.accuracy["part"] == "test") & (self.accuracy["condition"] == condition)]
+        rows = rows[(rows["trained"] == learned - 1) & (rows["step"] == -1) & (rows["evaluated"] < learned)]
+        at_end: Floats = _cube(rows.assign(trained=0), 1, learned, depths=self.by_depth.shape[2])[0]
+        return at_end
+
+    def trace(self, depth: int | None = None) -> tuple[Floats, NDArray[np.int64]]:
+        """Every evaluation in order: accuracy ``(N, T)``, and the experience being learned at each, ``(N,)``.
+
+        Moments within an experience (``evaluate_every: {steps: n}``) stand between the ends of experiences.
+        """
+        by_depth, learning = self._trace_by_depth
+        return by_depth[..., self._depth(depth)], learning
+
+    @cached_property
+    def _trace_by_depth(self) -> tuple[Floats, NDArray[np.int64]]:
+        rows = self._test
+        rows = rows[(rows["trained"] >= 0) | (rows["step"] >= 0)]
+        within = (rows["step"] >= 0).astype(int)
+        rows = rows.assign(learning=rows["trained"] + within, end=1 - within).sort_values(["learning", "end", "step"])
+        moment = rows.groupby(["learning", "end", "step"], sort=True).ngroup().to_numpy()
+        learned = len(self.by_depth)
+        known = ((rows["evaluated"] < learned) & (rows["learning"] < learned)).to_numpy()
+        learning = rows.loc[known].groupby(moment[known])["learning"].first().to_numpy(dtype=np.int64)
+        cube = _cube(rows.loc[known].assign(trained=moment[known]), len(learning), learned)
+        return cube, learning
+
+    @cached_property
+    def _test(self) -> pd.DataFrame:
+        return self.accuracy[(self.accuracy["part"] == "test") & (self.accuracy["condition"] == "clean")]
+
+    def _depth(self, depth: int | None) -> int:
+        deepest = int(self.by_depth.shape[2]) - 1
+        if depth is None:
+            return deepest
+        if not 0 <= depth <= deepest:
+            raise UserError(f"{self.path}: no depth {depth}; this run has 0 to {deepest}")
+        return depth
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A run folder that could not be read, and why, in one line."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Run folders, merged; sorted by experiment, then seed.
+
+    Attributes:
+        runs: those that could be read, finished or not.
+        unreadable: those that could not.
+    """
+
+    runs: tuple[Run, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @property
+    def experiments(self) -> list[str]:
+        """Ids, sorted."""
+        return sorted({run.experiment for run in self.runs})
+
+    @cached_property
+    def accuracy(self) -> pd.DataFrame:
+        """All runs' accuracy rows, ``experiment`` and ``seed`` in front."""
+        return self._together("accuracy")
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """All runs' rows of layer quantities, ``experiment`` and ``seed`` in front."""
+        return self._together("layers")
+
+    @cached_property
+    def timing(self) -> pd.DataFrame:
+        """All runs' timing rows, ``experiment`` and ``seed`` in front."""
+        return self._together("timing")
+
+    def run(self, experiment: str, seed: int) -> Run:
+        """One run.
+
+        Raises:
+            UserError: there is none.
+        """
+        if (experiment, seed) not in self._by_name:
+            if experiment not in self.experiments:
+                raise UserError(f"no experiment {experiment!r} in these runs; {suggest(experiment, self.experiments)}")
+            seeds = sorted(seed for name, seed in self._by_name if name == experiment)
+            raise UserError(f"no seed {seed} of {experiment!r} in these runs; known: {', '.join(map(str, seeds))}")
+        return self._by_name[experiment, seed]
+
+    def finished(self, experiment: str) -> list[Run]:
+        """The runs of one experiment that are done, by seed: the only ones that a mean is taken over."""
+        return [run for run in self.runs if run.experiment == experiment and run.status.state == "done"]
+
+    def unfinished(self) -> list[Run]:
+        """Failed, died and running runs: what a report lists and does not average."""
+        return [run for run in self.runs if run.status.state != "done"]
+
+    def matrix(self, experiment: str, seed: int, depth: int | None = None) -> Floats:
+        """The accuracy matrix R, ``(T, T)``.
+
+        ``R[t, j]`` is the accuracy (0..1) on experience j after training on t; NaN where it was not evaluated.
+
+        Args:
+            experiment: its id.
+            seed: the run's seed.
+            depth: the sub-network that answers, 0..L; None: the whole network.
+        """
+        run = self.run(experiment, seed)
+        return run.by_depth[..., run._depth(depth)]
+
+    def initial(self, experiment: str, seed: int, depth: int | None = None) -> Floats:
+        """Accuracy before any training, ``(T,)``; NaN where it was not measured."""
+        run = self.run(experiment, seed)
+        return run.initial_by_depth[..., run._depth(depth)]
+
+    def by_depth(self, experiment: str, seed: int) -> Floats:
+        """R by depth, ``(T, T, L+1)``."""
+        return self.run(experiment, seed).by_depth
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, int], Run]:
+        return {(run.experiment, run.seed): run for run in self.runs}
+
+    def _together(self, table: str) -> pd.DataFrame:
+        frames = [
+            frame.assign(experiment=run.experiment, seed=run.seed)
+            for run in self.runs
+            if len(frame := getattr(run, table))
+        ]
+        columns = ["experiment", "seed", *TABLES[table].names]
+        return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def load_runs(*folders: Path | str) -> Runs:
+    """Read the runs in ``folders``, merged: run stores, experiments' folders or single runs.
+
+    A run that cannot be read is listed in ``.unreadable`` and the others are still there. The same run found twice
+    counts once if the copies are identical.
+
+    Raises:
+        UserError: a folder does not exist or holds no run; two different runs bear the same experiment and seed; the
+            seeds of one experiment were run with different settings.
+    """
+    if not folders:
+        raise UserError("no folder of runs was given")
+    paths = sorted({path for folder in folders for path in _run_folders(Path(folder))})
+    runs: list[Run] = []
+    unreadable: list[Unreadable] = []
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except UserError as error:
+            unreadable.append(Unreadable(path, str(error)))
+    return Runs(tuple(_merged(runs)), tuple(unreadable))
+
+
+def read_run(path: Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        UserError: a file is missing, damaged or not of this version; the message names the file and the column.
+    """
+    spec = _spec(path / "spec.json")
+    status = read_status(path)
+    tables = {name: _table(path / f"{name}.parquet") for name in TABLES}
+    _check_accuracy(path / "accuracy.parquet", tables["accuracy"], done=status.state == "done")
+    return Run(path, spec["id"], spec["seed"], spec, status, **tables)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; give a folder of runs")
+    candidates = [folder, *folder.glob("seed-*"), *folder.glob("*/seed-*")]
+    found = [path for path in candidates if _is_run(path)]
+    if not found:
+        raise UserError(f"{folder}: no runs in it (expected <experiment>/seed-<n>/spec.json)")
+    return [path.resolve() for path in found]
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and (path.name.startswith("seed-") or (path / "spec.json").exists())
+
+
+def _spec(path: Path) -> dict[str, Any]:
+    try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({_one_line(error)})") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("experiment", {}), dict):
+        raise UserError(f"{path}: not a spec: expected an object with 'experiment', 'id' and 'seed'")
+    for key, kind in (("id", str), ("seed", int)):
+        if not isinstance(spec.get(key), kind):
+            raise UserError(f"{path}: {key!r} is {spec.get(key)!r}; expected {'text' if kind is str else 'an integer'}")
+    if spec.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema version {spec['schema_version']}; this program reads {SCHEMA_VERSION}")
+    return spec
+
+
+def _table(path: Path) -> pd.DataFrame:
+    schema = TABLES[path.stem]
+    if not path.exists():
+        return pd.DataFrame(schema.empty_table().to_pandas())
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read as parquet ({_one_line(error)})") from None
+    columns = {}
+    for column in schema:
+        if column.name not in table.column_names:
+            raise UserError(f"{path}: no column {column.name!r}")
+        try:
+            columns[column.name] = table.column(column.name).cast(column.type)
+        except pa.ArrowException as error:
+            raise UserError(f"{path}: column {column.name!r} is not {column.type} ({_one_line(error)})") from None
+        if columns[column.name].null_count and not pa.types.is_floating(column.type):
+            raise UserError(f"{path}: column {column.name!r} has empty cells")
+    return pd.DataFrame(pa.table(columns).to_pandas())
+
+
+def _check_accuracy(path: Path, table: pd.DataFrame, *, done: bool) -> None:
+    if done and table.empty:
+        raise UserError(f"{path}: {'no rows' if path.exists() else 'missing'}, though the run says it is done")
+    if not table["accuracy"].between(0, 1).all():
+        raise UserError(f"{path}: column 'accuracy' has values outside 0..1")
+    for name in ("evaluated", "depth"):
+        if (table[name] < 0).any():
+            raise UserError(f"{path}: column {name!r} has values below 0")
+    repeated = table.duplicated(ONE_ROW_EACH)
+    if repeated.any():
+        row = table[repeated].iloc[0][ONE_ROW_EACH].to_dict()
+        raise UserError(f"{path}: two rows for {', '.join(f'{key} {value}' for key, value in row.items())}")
+
+
+def _merged(runs: Sequence[Run]) -> list[Run]:
+    by_name: dict[tuple[str, int], Run] = {}
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = by_name.setdefault((run.experiment, run.seed), run)
+        if not _same(run, other):
+            raise UserError(
+                f"{run.experiment!r} seed {run.seed} is in two folders and differs: {other.path}, {run.path}"
+            )
+        sibling = first.setdefault(run.experiment, run)
+        if changed := _changed(sibling.settings, run.settings):
+            raise UserError(
+                f"{run.experiment!r} was run with different settings ({'; '.join(changed)}) in {sibling.path} and "
+                f"{run.path}; report them apart or name them apart"
+            )
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _same(run: Run, other: Run) -> bool:
+    return run is other or (
+        run.settings == other.settings
+        and run.status.state == other.status.state
+        and all(getattr(run, table).equals(getattr(other, table)) for table in TABLES)
+    )
+
+
+def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """``key: value in a, value in b`` for each setting that differs and should not."""
+    a, b = flatten(a), flatten(b)
+    keys = [key for key in {**a, **b} if not f"{key}.".startswith(tuple(f"{name}." for name in NOT_THE_EXPERIMENT))]
+    return [f"{key}: {a.get(key)}, {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names, as a spec and ``--set`` write them.
+
+    >>> flatten({"backbone": {"name": "ac_mixer", "depth": 5}})
+    {'backbone.name': 'ac_mixer', 'backbone.depth': 5}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+MOST_CELLS = 50_000_000
+"""Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB."""
+
+
+def _cube(rows: pd.DataFrame, moments: int, experiences: int, depths: int | None = None) -> Floats:
+    """Rows as an array (trained, evaluated, depth), NaN where there is none.
+
+    Raises:
+        UserError: a number in a damaged file would make the array larger than any stream is.
+    """
+    deepest = int(rows["depth"].max()) + 1 if len(rows) else 1
+    shape = (moments, experiences, depths or deepest)
+    if math.prod(shape) > MOST_CELLS:
+        raise UserError(
+            f"accuracy.parquet: damaged ({moments} evaluations of {experiences} experiences at {shape[2]} depths)"
+        )
+    cube = np.full(shape, np.nan)
+    cube[rows["trained"].to_numpy(), rows["evaluated"].to_numpy(), rows["depth"].to_numpy()] = rows["accuracy"]
+    return cube
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,111 @@
+"""What the figures draw: one number a seed and a position, per experiment."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from acn_cl import metrics, stats
+from acn_cl.metrics import Dialect, Floats
+from acn_cl.runs.load import Run, Runs
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Values over seeds along one axis.
+
+    Attributes:
+        x: positions, ``(k,)``.
+        seeds: values in the figure's unit, ``(n, k)``.
+    """
+
+    x: Floats
+    seeds: Floats
+
+    @property
+    def band(self) -> tuple[Floats, Floats, Floats]:
+        """Mean, standard deviation and half-width of the 95 % interval, each ``(k,)``."""
+        return stats.band(self.seeds)
+
+
+Curves = dict[str, Curve]
+"""By experiment; one for which the measure is not defined is left out."""
+
+
+def accuracy_so_far(runs: Runs, experiments: Sequence[str]) -> Curves:
+    """Accuracy on the experiences seen (%), after each experience 1..T."""
+    return _each(runs, experiments, lambda done: 100 * metrics.accuracy_so_far(cubes(done)[..., -1]), start=1)
+
+
+def forgetting_by_age(runs: Runs, experiments: Sequence[str], dialect: Dialect) -> Curves:
+    """Mean forgetting (%), 1..T-1 experiences after an experience was learned."""
+    return _each(runs, experiments, lambda done: 100 * metrics.forgetting_by_age(cubes(done)[..., -1], dialect), 1)
+
+
+def accuracy_by_depth(runs: Runs, experiments: Sequence[str]) -> Curves:
+    """Average accuracy at the end of the stream (%), of sub-networks 0..L."""
+    return _each(runs, experiments, lambda done: 100 * metrics.average_accuracy(_depth_first(done)))
+
+
+def forgetting_by_depth(runs: Runs, experiments: Sequence[str], dialect: Dialect) -> Curves:
+    """Average forgetting (%) of sub-networks 0..L."""
+    return _each(runs, experiments, lambda done: 100 * metrics.average_forgetting(_depth_first(done), dialect))
+
+
+def gradient_by_layer(runs: Runs, experiments: Sequence[str]) -> Curves:
+    """Norm of the loss's gradient by layer 0..L+1, mean over experiences and epochs."""
+
+    def norms(run: Run) -> Floats:
+        rows = run.layers[(run.layers["quantity"] == "gradient_norm") & (run.layers["epoch"] >= 0)]
+        return _by_layer(rows)
+
+    return _each(runs, experiments, lambda done: np.stack([norms(run) for run in done]))
+
+
+def importance_by_layer(runs: Runs, experiments: Sequence[str]) -> Curves:
+    """Share of each layer 0..L+1 in a regulariser's importance at the end of the stream (%)."""
+
+    def shares(run: Run) -> Floats:
+        rows = run.layers[(run.layers["quantity"] == "importance") & (run.layers["trained"] == len(run.by_depth) - 1)]
+        mass = _by_layer(rows)
+        if mass.min() < 0 or mass.sum() <= 0:
+            raise ValueError("importance that is negative or nowhere has no shares")
+        return 100 * mass / mass.sum()
+
+    return _each(runs, experiments, lambda done: np.stack([shares(run) for run in done]))
+
+
+def cubes(done: Sequence[Run]) -> Floats:
+    """Accuracy in 0..1 of runs by depth, ``(n, T, T, L+1)``; NaN where not evaluated."""
+    return np.stack([run.by_depth for run in done])
+
+
+def mean_matrix(done: Sequence[Run]) -> Floats:
+    """R of the whole network in 0..1, mean over runs, ``(T, T)``."""
+    mean: Floats = cubes(done)[..., -1].mean(axis=0)
+    return mean
+
+
+def _depth_first(done: Sequence[Run]) -> Floats:
+    """R by depth as a batch of matrices, ``(n, L+1, T, T)``."""
+    return np.moveaxis(cubes(done), -1, 1)
+
+
+def _by_layer(rows: pd.DataFrame) -> Floats:
+    means = rows.groupby("layer")["value"].mean()
+    if means.empty or not np.isfinite(means).all():
+        raise ValueError("not recorded for every layer")
+    return means.to_numpy(dtype=np.float64)
+
+
+def _each(runs: Runs, experiments: Sequence[str], measure: Callable[[Sequence[Run]], Floats], start: int = 0) -> Curves:
+    curves: Curves = {}
+    for experiment in experiments:
+        if done := runs.finished(experiment):
+            try:
+                values = measure(done)
+            except ValueError:  # not defined for this experiment; the tables give the reason
+                continue
+            curves[experiment] = Curve(np.arange(start, start + values.shape[1], dtype=np.float64), values)
+    return curves

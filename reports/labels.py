@@ -1,0 +1,139 @@
+"""What experiments are called, and how they look, in every table and figure alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from acn_cl.runs.load import Run, Runs
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe & Ito's colour-blind-safe palette (jfly.uni-koeln.de/color) without black and yellow, which drown in one of
+the two backgrounds."""
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", ":", "-.")
+Fill = Literal["full", "none", "left", "bottom"]
+FILLS: tuple[Fill, ...] = get_args(Fill)
+LINES_A_PANEL = 8
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, line style, marker and how far the marker is filled, of one experiment."""
+
+    colour: str
+    dash: str
+    marker: str
+    fill: Fill
+
+
+def axes(run: Run) -> Mapping[str, Any]:
+    """The settings that make this experiment differ from its siblings, by dotted name; values as text."""
+    return {key: _text(key, value) for key, value in (run.spec.get("axes") or {}).items()}
+
+
+def labels(runs: Runs) -> dict[str, str]:
+    """A short name for each experiment: its axes' values (``ac_mixer · depth 5``), or its id if they are not unique."""
+    short = {run.experiment: " · ".join(axes(run).values()) for run in runs.runs}
+    distinct = all(short.values()) and len(set(short.values())) == len(short)
+    return short if distinct else {experiment: experiment for experiment in short}
+
+
+def pair(a: Run, b: Run) -> tuple[str, str, str]:
+    """What two experiments share and the names of both within that: ``("si", "ac_mixer", "res_mixer")``.
+
+    Without axes in common, nothing is shared and the names are the ids.
+    """
+    first, second = axes(a), axes(b)
+    own = [key for key in first if first[key] != second.get(key)]
+    if first.keys() != second.keys() or not own:
+        return "", a.experiment, b.experiment
+    shared = " · ".join(value for key, value in first.items() if key not in own)
+    return shared, " · ".join(first[key] for key in own), " · ".join(second[key] for key in own)
+
+
+def looks(runs: Runs) -> dict[str, Look]:
+    """Colour and marker by the value of the first axis, dash and fill by the second's.
+
+    Without axes, or where they do not tell the lines of a panel apart, each line has its own colour while they last,
+    then a dash as well.
+    """
+    first, second = _axis_values(runs, 0), _axis_values(runs, 1)
+    by_name = representatives(runs)
+    found: dict[str, Look] = {}
+    for members in panels(runs).values():
+        values = [list(axes(by_name[experiment]).values()) for experiment in members]
+        places = [(first.index(v[0]) if v else 0, second.index(v[1]) if len(v) > 1 else 0) for v in values]
+        shown = [_look(*place) for place in places]
+        if not all(values) or len({(look.colour, look.dash) for look in shown}) < len(shown):
+            shown = [_look(len(found) + i, (len(found) + i) // len(COLOURS)) for i in range(len(members))]
+        found |= dict(zip(members, shown, strict=True))
+    return found
+
+
+def _look(hue: int, dash: int) -> Look:
+    return Look(
+        COLOURS[hue % len(COLOURS)],
+        DASHES[dash % len(DASHES)],
+        MARKERS[hue % len(MARKERS)],
+        FILLS[dash % len(FILLS)],
+    )
+
+
+def panels(runs: Runs) -> dict[str, list[str]]:
+    """Experiments that share a figure, by its title: the same stream, the same third and later axes, at most eight.
+
+    More than eight are divided by the second axis, so that the values of the first stay together.
+    """
+    groups: dict[str, dict[str, list[str]]] = {}
+    for experiment, run in representatives(runs).items():
+        values = list(axes(run).values())
+        title = " · ".join([stream(run), *values[2:]])
+        groups.setdefault(title, {}).setdefault("".join(values[1:2]), []).append(experiment)
+    found = {}
+    for title, blocks in groups.items():
+        chunks = _chunks(list(blocks.values()))
+        for number, chunk in enumerate(chunks, start=1):
+            found[title if len(chunks) == 1 else f"{title} ({number}/{len(chunks)})"] = sorted(chunk)
+    return found
+
+
+def _chunks(blocks: Sequence[list[str]]) -> list[list[str]]:
+    """Blocks in their order, as many together as a panel holds; one that is longer than a panel is cut."""
+    chunks: list[list[str]] = [[]]
+    for block in blocks:
+        for start in range(0, len(block), LINES_A_PANEL):
+            part = block[start : start + LINES_A_PANEL]
+            if len(chunks[-1]) + len(part) > LINES_A_PANEL:
+                chunks.append([])
+            chunks[-1] += part
+    return chunks
+
+
+def stream(run: Run) -> str:
+    """``split-cifar100, 20 experiences, task-incremental``."""
+    section = run.settings.get("stream", {})
+    count = section.get("experiences")
+    parts = [section.get("name", "stream"), f"{count} experiences" if count else "", run.scenario]
+    return ", ".join(part for part in parts if part)
+
+
+def representatives(runs: Runs) -> dict[str, Run]:
+    """The first run of each experiment, sorted by experiment."""
+    return {run.experiment: run for run in sorted(runs.runs, key=lambda run: (run.experiment, -run.seed))}
+
+
+def _axis_values(runs: Runs, position: int) -> list[str]:
+    values = [list(axes(run).values()) for run in representatives(runs).values()]
+    return sorted({v[position] for v in values if len(v) > position})
+
+
+def _text(key: str, value: Any) -> str:
+    """``si · lambda 2`` for a whole section, ``ac_mixer`` for a name, ``depth 5`` for anything else."""
+    if isinstance(value, Mapping):
+        rest = [f"{name} {_plain(v)}" for name, v in value.items() if name != "name"]
+        return " ".join([str(value.get("name", "")), *rest]).strip()
+    return value if isinstance(value, str) else f"{key.rsplit('.', 1)[-1]} {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""The tables as LaTeX, for ``\\input`` into a paper; booktabs is the only package that they need."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from acn_cl.metrics import DIALECTS
+from acn_cl.reports import labels
+from acn_cl.reports.comparisons import Comparison
+from acn_cl.reports.figures import slug
+from acn_cl.reports.measures import HEADLINE
+from acn_cl.reports.noise import Noise
+from acn_cl.reports.results import Results
+from acn_cl.reports.words import NONE, interval, mean_std, number, p_value
+from acn_cl.runs.load import Runs
+
+SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"{{{character}}}" for character in "-'[*"},  # ligatures, and what could follow a row's end
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "′": "$'$",
+    "\u202f": r"\,",
+}
+"""What a character of a name or a number becomes where LaTeX would read it otherwise."""
+
+
+def tables(runs: Runs, results: Results, comparisons: Sequence[Comparison], noise: Noise) -> Iterator[tuple[str, str]]:
+    """(name, text) of every table: the summary by dialect, the comparisons by what differs, accuracy under noise."""
+    names = labels.labels(runs)
+    for dialect in DIALECTS:
+        yield f"summary-{dialect}", _summary(names, results, dialect)
+    for (factor, measure, dialect), group in groupby(comparisons, lambda c: (c.factor, c.measure.key, c.dialect)):
+        yield slug(f"comparisons-{factor}-{measure}-{dialect}"), _comparisons(names, list(group))
+    if noise:
+        yield "noise", _noise(names, noise)
+
+
+def _summary(names: dict[str, str], results: Results, dialect: str) -> str:
+    measures = [measure for measure in HEADLINE if measure.key not in results.undefined]
+    heads = [f"{measure.symbol} ({measure.unit})" for measure in measures]
+    rows = []
+    for experiment in results.experiments:
+        shown = [results.of(experiment, m.key, dialect if len(m.dialects) > 1 else "") for m in measures]
+        numbers = [mean_std(result.summary, result.measure.unit) for result in shown]
+        rows.append([names[experiment], str(len(shown[0].seeds)), *numbers])
+    about = f"Mean ± standard deviation over n seeds; F as in {dialect}"
+    return _table(about, ["experiment", "n", *heads], [list(map(escape, row)) for row in rows])
+
+
+def _comparisons(names: dict[str, str], group: Sequence[Comparison]) -> str:
+    first = group[0]
+    about = f"{first.measure.name} ({first.measure.unit}) {first.dialect}, a - b on the same seeds; paired t test, p "
+    about += f"Holm-corrected over {first.family} pairs that differ in {first.factor}; bold where p < 0.05"
+    heads = ["a", "b", "n", "a - b", "95 % interval", "p"]
+    return _table(about, heads, [_comparison(names, comparison) for comparison in group])
+
+
+def _comparison(names: dict[str, str], comparison: Comparison) -> list[str]:
+    paired, own = comparison.paired, [names[comparison.a], names[comparison.b], str(len(comparison.seeds))]
+    if paired is None:
+        return list(map(escape, [*own, NONE, NONE, NONE]))
+    difference = escape(number(paired.difference.mean))
+    shown = rf"\textbf{{{difference}}}" if comparison.decided else difference
+    rest = [interval(paired.difference) if paired.difference.n > 1 else NONE, p_value(comparison.p)]
+    return [*map(escape, own), shown, *map(escape, rest)]
+
+
+def _noise(names: dict[str, str], noise: Noise) -> str:
+    rows = [[names[name], *(mean_std(summary) for summary in found.values())] for name, found in noise.items()]
+    heads = ["experiment", *next(iter(noise.values()))]
+    return _table("Average accuracy (%) after the last experience", heads, [list(map(escape, row)) for row in rows])
+
+
+def _table(about: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """``rows`` are LaTeX, the rest is plain text."""
+    lines = [
+        f"% {' '.join(about.split())}. Made by acn-cl report; needs \\usepackage{{booktabs}}.",
+        rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+        r"\toprule",
+        _row(list(map(escape, heads))),
+        r"\midrule",
+        *map(_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
+
+
+def escape(text: str) -> str:
+    """Any text as LaTeX that prints it; letters that pdflatex's plain fonts lack as ``[U+4E2D]``."""
+    return "".join(_escaped(character) for character in re.sub(r"\s+", " ", text, flags=re.ASCII))
+
+
+def _escaped(character: str) -> str:
+    if character in SPECIAL:
+        return SPECIAL[character]
+    accented = "\xc0" <= character <= "\xff" and unicodedata.decomposition(character)
+    if (character.isascii() and character.isprintable()) or accented:
+        return character
+    return f"{{[}}U+{ord(character):04X}]"

@@ -1,0 +1,227 @@
+"""Which figures a report has: what each shows, of which experiments, and the numbers behind it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from acn_cl.metrics import DIALECTS, Floats
+from acn_cl.reports import curves, figures, labels
+from acn_cl.reports.curves import Curves
+from acn_cl.reports.figures import slug
+from acn_cl.reports.measures import COMPARED
+from acn_cl.reports.results import Results
+from acn_cl.reports.words import digits, number
+from acn_cl.runs.load import Runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """One figure, not yet drawn.
+
+    Attributes:
+        section: of the page that it stands in.
+        file: its name, without an ending.
+        title: which experiments it shows.
+        caption: what is drawn.
+        draw: draws it on the axes it is given.
+        head, rows: the numbers that it draws, as text.
+        dialect: of forgetting, if it depends on that.
+        measure: the compared measure that it is about, if any.
+    """
+
+    section: str
+    file: str
+    title: str
+    caption: str
+    draw: Callable[[Axes], None]
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    dialect: str = ""
+    measure: str = ""
+
+
+def plots(runs: Runs, results: Results) -> Iterator[Plot]:
+    """Every figure that these runs can fill, in the order of the page."""
+    looks, names = labels.looks(runs), labels.labels(runs)
+    for title, members in labels.panels(runs).items():
+        panel = Panel(runs, results, title, members, looks, names)
+        yield from panel.plane()
+        yield from panel.strips()
+        yield from panel.along_the_stream()
+        yield from panel.by_depth()
+        yield from panel.by_layer()
+        yield from panel.matrices()
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A few experiments that share their figures."""
+
+    runs: Runs
+    results: Results
+    title: str
+    members: Sequence[str]
+    looks: Mapping[str, labels.Look]
+    names: Mapping[str, str]
+
+    def plane(self) -> Iterator[Plot]:
+        """Stability against plasticity."""
+        learning, forgetting = self._seeds("learning_accuracy"), self._seeds("average_forgetting", "from-learned")
+        points = {name: (learning[name], forgetting[name]) for name in forgetting if name in learning}
+        if points:
+            experiences = len(self.runs.finished(next(iter(points)))[0].by_depth)
+            yield Plot(
+                section="trade-off",
+                file="stability-plasticity",
+                title=self.title,
+                caption="Stability against plasticity; large: means, small: seeds. Grey lines: equal average accuracy, "
+                "ACC = LA - (T-1)/T · F, exact for the dialect from-learned. Better is right and down.",
+                draw=partial(figures.plane, points=points, looks=self.looks, names=self.names, experiences=experiences),
+                head=("experiment", "learning accuracy (%)", "forgetting (%)"),
+                rows=[(self.names[n], number(x.mean()), number(y.mean())) for n, (x, y) in points.items()],
+            )
+
+    def strips(self) -> Iterator[Plot]:
+        """Every seed of every compared measure."""
+        for measure in COMPARED:
+            for dialect in measure.dialects:
+                if seeds := self._seeds(measure.key, dialect):
+                    name = measure.name.lower()
+                    yield Plot(
+                        section="trade-off",
+                        file=slug(f"seeds-{name}-{dialect}"),
+                        title=self.title,
+                        caption=f"{measure.name}{f', {dialect}' if dialect else ''}: every seed, and the mean with its "
+                        f"95 % interval; {measure.better} is better.",
+                        draw=partial(
+                            figures.strips, values=seeds, looks=self.looks, names=self.names, xlabel=f"{name} (%)"
+                        ),
+                        head=("experiment", "seeds"),
+                        rows=[(self.names[n], ", ".join(map(number, values))) for n, values in seeds.items()],
+                        dialect=dialect,
+                        measure=measure.key,
+                    )
+
+    def along_the_stream(self) -> Iterator[Plot]:
+        """Accuracy so far, and forgetting against age."""
+        yield from self._lines(
+            curves.accuracy_so_far(self.runs, self.members),
+            section="time",
+            file="accuracy-so-far",
+            caption="Accuracy on all experiences seen so far (macro average). Thin: each seed; from five seeds on, "
+            "95 % bands.",
+            labels=("experiences learned", "accuracy so far (%)"),
+        )
+        for dialect in DIALECTS:
+            yield from self._lines(
+                curves.forgetting_by_age(self.runs, self.members, dialect),
+                section="time",
+                file=f"forgetting-by-age-{dialect}",
+                caption=f"Forgetting against age ({dialect}): mean over the experiences that reach the age; the "
+                "greatest age is the first experience alone.",
+                labels=("experiences since it was learned", "forgetting (%)"),
+                dialect=dialect,
+            )
+
+    def by_depth(self) -> Iterator[Plot]:
+        """Accuracy and forgetting of the sub-networks."""
+        yield from self._lines(
+            curves.accuracy_by_depth(self.runs, self.members),
+            section="depth",
+            file="accuracy-by-depth",
+            caption="Average accuracy at the end of the stream, by the depth of the sub-network that answers; ring: "
+            "effective depth, mean over seeds.",
+            labels=("depth of the sub-network", "average accuracy (%)"),
+            rings={name: float(seeds.mean()) for name, seeds in self._seeds("effective_depth").items()},
+        )
+        for dialect in DIALECTS:
+            yield from self._lines(
+                curves.forgetting_by_depth(self.runs, self.members, dialect),
+                section="depth",
+                file=f"forgetting-by-depth-{dialect}",
+                caption=f"Average forgetting ({dialect}), by the depth of the sub-network that answers. A sub-network "
+                "that never knew anything forgets nothing: read it beside the accuracy.",
+                labels=("depth of the sub-network", "forgetting (%)"),
+                dialect=dialect,
+            )
+
+    def by_layer(self) -> Iterator[Plot]:
+        """What training did to the layers."""
+        yield from self._lines(
+            curves.gradient_by_layer(self.runs, self.members),
+            section="layers",
+            file="gradient-by-layer",
+            caption="Norm of the loss's gradient, by layer: mean over all steps. 0: the embedding; 1 to L: the blocks; "
+            "L+1: what comes after the last.",
+            labels=("layer", "gradient norm"),
+            log=True,
+        )
+        yield from self._lines(
+            curves.importance_by_layer(self.runs, self.members),
+            section="layers",
+            file="importance-by-layer",
+            caption="Importance that the regulariser gives to each layer at the end of the stream, as a share of its "
+            "sum over all parameters. A layer with more parameters has a larger share of an importance that is the "
+            "same everywhere.",
+            labels=("layer", "share of the importance (%)"),
+        )
+
+    def matrices(self) -> Iterator[Plot]:
+        """One accuracy matrix an experiment, mean over seeds."""
+        for name in self.members:
+            if done := self.runs.finished(name):
+                yield Plot(
+                    section="matrices",
+                    file=slug(f"matrix-{name}"),
+                    title=self.names[name],
+                    caption="Accuracy matrix (%), mean over seeds.",
+                    draw=partial(figures.matrix, R=100 * curves.mean_matrix(done)),
+                )
+
+    def _lines(
+        self,
+        shown: Curves,
+        *,
+        section: str,
+        file: str,
+        caption: str,
+        labels: tuple[str, str],
+        dialect: str = "",
+        rings: Mapping[str, float] | None = None,
+        log: bool = False,
+    ) -> Iterator[Plot]:
+        if shown:
+            yield Plot(
+                section=section,
+                file=file,
+                title=self.title,
+                caption=caption,
+                draw=partial(
+                    figures.lines,
+                    curves=shown,
+                    looks=self.looks,
+                    names=self.names,
+                    labels=labels,
+                    rings=rings or {},
+                    log=log,
+                ),
+                head=("experiment", *(f"{x:.0f}" for x in max((curve.x for curve in shown.values()), key=len))),
+                rows=[
+                    (self.names[name], *_cells(*curve.band[:2], digits if log else number))
+                    for name, curve in shown.items()
+                ],
+                dialect=dialect,
+            )
+
+    def _seeds(self, measure: str, dialect: str = "") -> dict[str, Floats]:
+        """The members' values of one measure, where it is defined."""
+        shown = [name for name in self.members if name in self.results.experiments]
+        found = [self.results.of(name, measure, dialect) for name in shown]
+        return {result.experiment: result.values for result in found if not result.undefined}
+
+
+def _cells(mean: Floats, std: Floats, text: Callable[[float], str]) -> list[str]:
+    return [f"{text(m)} ± {text(s)}" if np.isfinite(s) else text(m) for m, s in zip(mean, std, strict=True)]
