@@ -4,13 +4,13 @@ arXiv 1612.00796; ``online`` after J. Schwarz et al., "Progress & Compress", 201
 weights, θ_t the weights at the end of experience t, F_t the diagonal of its Fisher information.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from acn_cl.strategies.regulariser import Gradients, Regulariser, grown
+from acn_cl.strategies.regulariser import Gradients, GradientSource, Regulariser, grown
 
 
 class EWC(Regulariser):
@@ -22,14 +22,31 @@ class EWC(Regulariser):
 
     ``online``: penalty λ Σ S (θ-θ_t)² with S ← decay·S + F_t and θ_t the last weights.
 
-    F_t is the mean over mini-batches of the squared mini-batch gradient, as Avalanche computes it; it depends on the
-    batch size. Differs: from images without augmentation, where Avalanche takes the augmented training set.
+    F_t is E[(∂ log p(y|x) / ∂θ)²] over the experience's images x, in evaluation mode:
+
+    =============  ======================================================================================
+    ``batch``      squared gradients of mini-batches, not of images, as Avalanche: depends on the batch size
+    ``empirical``  of each image, y its label
+    ``sampled``    of each image, y drawn from the network's prediction: the Fisher information by definition
+    =============  ======================================================================================
+
+    Differs: no factor 1/2, as in Avalanche; images without augmentation by default, where Avalanche takes the
+    augmented training set. Moves: the backbone and every head seen so far.
     """
 
+    kept = ("fisher", "centre", "constant")
+
     def __init__(
-        self, *, lambda_: float = 1.0, mode: Literal["separate", "online"] = "separate", decay: float = 1.0
+        self,
+        *,
+        lambda_: float = 1.0,
+        mode: Literal["separate", "online"] = "separate",
+        decay: float = 1.0,
+        fisher: Literal["batch", "empirical", "sampled"] = "batch",
+        augmented: bool = False,
     ) -> None:
-        self.lambda_, self.mode, self.decay = lambda_, mode, decay
+        self.lambda_, self.mode, self.decay, self.augmented = lambda_, mode, decay, augmented
+        self.estimate = fisher
         self.fisher: list[Tensor] = []  # S
         self.centre: list[Tensor] = []  # m, or the last θ_t
         self.constant = 0.0  # k
@@ -52,8 +69,8 @@ class EWC(Regulariser):
         torch._foreach_mul_(away, 2 * self.lambda_)
         return list(away)
 
-    def end(self, parameters: Sequence[Tensor], gradients: Callable[[], Iterable[Gradients]]) -> None:
-        fresh = mean_squared_gradients(parameters, gradients())
+    def end(self, parameters: Sequence[Tensor], gradients: GradientSource) -> None:
+        fresh = mean_squares(parameters, self._gradients(gradients))
         with torch.no_grad():
             self.fisher = grown(self.fisher, parameters, torch.zeros_like)
             self.centre = grown(self.centre, parameters, torch.clone)
@@ -63,6 +80,15 @@ class EWC(Regulariser):
                 torch._foreach_mul_(self.fisher, self.decay)
                 torch._foreach_add_(self.fisher, fresh)
                 torch._foreach_copy_(self.centre, list(parameters))
+
+    def _gradients(self, source: GradientSource) -> Iterable[Gradients]:
+        match self.estimate:
+            case "batch":
+                return source("loss", each="batch", augmented=self.augmented)
+            case "empirical":
+                return source("loss", each="image", augmented=self.augmented)
+            case "sampled":
+                return source("sampled-loss", each="image", augmented=self.augmented)
 
     def _merge(self, parameters: Sequence[Tensor], fresh: list[Tensor]) -> None:
         for fisher, centre, parameter, new in zip(self.fisher, self.centre, parameters, fresh, strict=True):
@@ -77,13 +103,13 @@ class EWC(Regulariser):
         return self.fisher
 
 
-def mean_squared_gradients(parameters: Sequence[Tensor], gradients: Iterable[Gradients]) -> list[Tensor]:
-    """Mean over mini-batches of the squared gradient, one tensor a parameter (zeros for no batches)."""
+@torch.no_grad()
+def mean_squares(parameters: Sequence[Tensor], gradients: Iterable[Gradients]) -> list[Tensor]:
+    """Mean of the squared gradients, one tensor a parameter (zeros where there are none)."""
     total = [torch.zeros_like(p) for p in parameters]
     count = 0
-    for batch in gradients:
-        torch._foreach_addcmul_(total, batch, batch)
-        count += 1
-    if count:
-        torch._foreach_div_(total, count)
+    for rows in gradients:
+        torch._foreach_add_(total, [(g**2).sum(0) for g in rows])
+        count += len(rows[0])
+    torch._foreach_div_(total, max(1, count))
     return total

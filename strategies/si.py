@@ -4,13 +4,13 @@ arXiv 1703.04200. Symbols: θ the weights, θ* the weights at the end of the las
 ω an experience's path integral, Ω the importance.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from acn_cl.strategies.regulariser import Gradients, Regulariser, grown
+from acn_cl.strategies.regulariser import GradientSource, Regulariser, grown
 
 
 class SynapticIntelligence(Regulariser):
@@ -29,7 +29,10 @@ class SynapticIntelligence(Regulariser):
     Differs: ``avalanche`` is what avalanche-lib 0.6 computes on a GPU, after Maltoni & Lomonaco 2019 (arXiv
     1806.08568), and what the ACN paper ran; on a CPU Avalanche's own plug-in does nothing, because its copies of θ are
     views of it. ``c`` is 1 there whatever its signature says. Under AdamW, ω may be negative: Ω then pushes away.
+    Moves: the backbone and every head there is; Avalanche's too gives each parameter a gradient, be it 0.
     """
+
+    kept = ("anchor", "path", "total", "omega")
 
     def __init__(
         self,
@@ -44,26 +47,24 @@ class SynapticIntelligence(Regulariser):
         self.anchor: list[Tensor] = []  # θ*
         self.path: list[Tensor] = []  # ω
         self.total: list[Tensor] = []  # Σ over experiences, before clipping
-        self.omega: list[Tensor] = []  # Ω; one entry a parameter that an experience has ended with
+        self.omega: list[Tensor] = []  # Ω; 0 until an experience has ended
+        self.signed = dialect == "avalanche"
 
     @torch.no_grad()
     def begin(self, parameters: Sequence[Tensor]) -> None:
         self.anchor = [p.detach().clone() for p in parameters]
         self.path = [torch.zeros_like(p) for p in parameters]
         self.total = grown(self.total, parameters, torch.zeros_like)
-        self.omega = grown(self.omega, parameters[: len(self.omega)], torch.zeros_like)
+        self.omega = grown(self.omega, parameters, torch.zeros_like)
         self._before = [p.detach().clone() for p in parameters]
 
     def penalty(self, parameters: Sequence[Tensor]) -> Tensor:
         factor = self.lambda_ * (0.5 if self.dialect == "avalanche" else 1.0)
-        terms = [(w * (p - a) ** 2).sum() for w, p, a in zip(self.omega, parameters, self.anchor, strict=False)]
-        return factor * torch.stack(terms).sum() if terms else torch.zeros(())
+        terms = [(w * (p - a) ** 2).sum() for w, p, a in zip(self.omega, parameters, self.anchor, strict=True)]
+        return factor * torch.stack(terms).sum()
 
     def pull(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        if not self.omega:
-            return []
-        count = len(self.omega)
-        away = torch._foreach_sub(list(parameters[:count]), self.anchor[:count])
+        away = torch._foreach_sub(list(parameters), self.anchor)
         torch._foreach_mul_(away, self.omega)
         torch._foreach_mul_(away, self.lambda_ * (1.0 if self.dialect == "avalanche" else 2.0))
         return list(away)
@@ -80,7 +81,7 @@ class SynapticIntelligence(Regulariser):
         torch._foreach_addcmul_([self.path[i] for i, _ in moved], [g for _, g in moved], step, value=-1.0)
 
     @torch.no_grad()
-    def end(self, parameters: Sequence[Tensor], gradients: Callable[[], Iterable[Gradients]]) -> None:
+    def end(self, parameters: Sequence[Tensor], gradients: GradientSource) -> None:
         for total, path, parameter, anchor in zip(self.total, self.path, parameters, self.anchor, strict=True):
             total += self.c * path / ((parameter - anchor) ** 2 + self.eps)
         if self.dialect == "avalanche":
@@ -92,3 +93,7 @@ class SynapticIntelligence(Regulariser):
 
     def importance(self) -> list[Tensor]:
         return self.omega
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self._before = [torch.empty_like(a) for a in self.anchor]
