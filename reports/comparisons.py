@@ -11,7 +11,7 @@ from acn_cl import stats
 from acn_cl.errors import UserError
 from acn_cl.reports.measures import COMPARED, Measure
 from acn_cl.reports.results import Result, Results
-from acn_cl.runs.load import NOT_THE_EXPERIMENT, Run, Runs, flatten
+from acn_cl.runs.load import Run, Runs, flatten, is_the_experiment
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def one_factor_pairs(runs: Runs) -> Iterator[tuple[str, str, str]]:
 def _factor(a: Run, b: Run) -> str | None:
     """The one axis (without axes: setting, or section) in which two experiments differ; None: more than one."""
     axes = _differing(a.spec.get("axes") or {}, b.spec.get("axes") or {})
-    settings = _differing(flatten(a.settings), flatten(b.settings))
-    settings = {key for key in settings if not f"{key}.".startswith(tuple(f"{name}." for name in NOT_THE_EXPERIMENT))}
+    settings = set(filter(is_the_experiment, _differing(flatten(a.settings), flatten(b.settings))))
     sections = {key.split(".")[0] for key in settings}
     if len(axes) > 1 or len(sections) != 1 or "stream" in sections:
         return None

@@ -71,7 +71,8 @@ def importance_by_layer(runs: Runs, experiments: Sequence[str]) -> Curves:
         mass = _by_layer(rows)
         if mass.min() < 0 or mass.sum() <= 0:
             raise ValueError("importance that is negative or nowhere has no shares")
-        return 100 * mass / mass.sum()
+        share: Floats = 100 * mass / mass.sum()
+        return share
 
     return _each(runs, experiments, lambda done: np.stack([shares(run) for run in done]))
 

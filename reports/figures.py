@@ -74,14 +74,12 @@ def lines(
     names: Mapping[str, str],
     labels: tuple[str, str],
     rings: Mapping[str, float],
-    log: bool,
+    log: str,
 ) -> None:
-    """Means over seeds, one line an experiment, with each seed or a 95 % band; a ring at a place along x."""
-    if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_locator(NullLocator())
+    """Means over seeds, one line an experiment, with each seed or a 95 % band; a ring at a place along x.
+
+    ``log`` names the axes with a logarithmic scale: "", "x", "y" or "xy".
+    """
     for experiment, curve in curves.items():
         mean, _, half = curve.band
         look = looks[experiment]
@@ -96,7 +94,17 @@ def lines(
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in log:
+        _logarithmic(ax, axis)
     legend_below(ax)
+
+
+def _logarithmic(ax: Axes, axis: str) -> None:
+    scale, ticks = {"x": (ax.set_xscale, ax.xaxis), "y": (ax.set_yscale, ax.yaxis)}[axis]
+    scale("log")
+    ticks.set_major_locator(LogLocator(subs=(1,) if axis == "x" else (1, 2, 5)))
+    ticks.set_major_formatter("{x:g}")
+    ticks.set_minor_locator(NullLocator())
 
 
 def plane(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from acn_cl.runs.load import Run, Runs
 
@@ -11,6 +11,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 the two backgrounds."""
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")
+T = TypeVar("T")
 Fill = Literal["full", "none", "left", "bottom"]
 FILLS: tuple[Fill, ...] = get_args(Fill)
 LINES_A_PANEL = 8
@@ -38,6 +39,18 @@ def labels(runs: Runs) -> dict[str, str]:
     return short if distinct else {experiment: experiment for experiment in short}
 
 
+def without(run: Run, setting: str) -> str:
+    """The experiment's short name less one setting: ``ac_mixer · si`` of ``ac_mixer · si lambda 2``."""
+    shown = []
+    for key, value in (run.spec.get("axes") or {}).items():
+        rest = value
+        if isinstance(value, Mapping):
+            rest = {name: v for name, v in value.items() if f"{key}.{name}" != setting}
+        if key != setting:
+            shown.append(_text(key, rest))
+    return " · ".join(shown) or run.experiment
+
+
 def pair(a: Run, b: Run) -> tuple[str, str, str]:
     """What two experiments share and the names of both within that: ``("si", "ac_mixer", "res_mixer")``.
 
@@ -54,8 +67,7 @@ def pair(a: Run, b: Run) -> tuple[str, str, str]:
 def looks(runs: Runs) -> dict[str, Look]:
     """Colour and marker by the value of the first axis, dash and fill by the second's.
 
-    Without axes, or where they do not tell the lines of a panel apart, each line has its own colour while they last,
-    then a dash as well.
+    Without axes, or where they do not tell the lines of a panel apart, each line is :func:`numbered`.
     """
     first, second = _axis_values(runs, 0), _axis_values(runs, 1)
     by_name = representatives(runs)
@@ -65,9 +77,14 @@ def looks(runs: Runs) -> dict[str, Look]:
         places = [(first.index(v[0]) if v else 0, second.index(v[1]) if len(v) > 1 else 0) for v in values]
         shown = [_look(*place) for place in places]
         if not all(values) or len({(look.colour, look.dash) for look in shown}) < len(shown):
-            shown = [_look(len(found) + i, (len(found) + i) // len(COLOURS)) for i in range(len(members))]
+            shown = [numbered(len(found) + i) for i in range(len(members))]
         found |= dict(zip(members, shown, strict=True))
     return found
+
+
+def numbered(index: int) -> Look:
+    """Its own colour while they last, then a dash as well."""
+    return _look(index, index // len(COLOURS))
 
 
 def _look(hue: int, dash: int) -> Look:
@@ -91,22 +108,22 @@ def panels(runs: Runs) -> dict[str, list[str]]:
         groups.setdefault(title, {}).setdefault("".join(values[1:2]), []).append(experiment)
     found = {}
     for title, blocks in groups.items():
-        chunks = _chunks(list(blocks.values()))
-        for number, chunk in enumerate(chunks, start=1):
-            found[title if len(chunks) == 1 else f"{title} ({number}/{len(chunks)})"] = sorted(chunk)
+        parts = chunks(list(blocks.values()))
+        for number, part in enumerate(parts, start=1):
+            found[title if len(parts) == 1 else f"{title} ({number}/{len(parts)})"] = sorted(part)
     return found
 
 
-def _chunks(blocks: Sequence[list[str]]) -> list[list[str]]:
+def chunks(blocks: Sequence[list[T]]) -> list[list[T]]:
     """Blocks in their order, as many together as a panel holds; one that is longer than a panel is cut."""
-    chunks: list[list[str]] = [[]]
+    found: list[list[T]] = [[]]
     for block in blocks:
         for start in range(0, len(block), LINES_A_PANEL):
             part = block[start : start + LINES_A_PANEL]
-            if len(chunks[-1]) + len(part) > LINES_A_PANEL:
-                chunks.append([])
-            chunks[-1] += part
-    return chunks
+            if len(found[-1]) + len(part) > LINES_A_PANEL:
+                found.append([])
+            found[-1] += part
+    return found
 
 
 def stream(run: Run) -> str:

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from acn_cl.metrics import DIALECTS, Floats
-from acn_cl.reports import curves, figures, labels
-from acn_cl.reports.curves import Curves
+from acn_cl.reports import curves, figures, labels, sensitivity
+from acn_cl.reports.curves import Curve, Curves
 from acn_cl.reports.figures import slug
-from acn_cl.reports.measures import COMPARED
+from acn_cl.reports.measures import COMPARED, Measure
 from acn_cl.reports.results import Results
 from acn_cl.reports.words import digits, number
 from acn_cl.runs.load import Runs
@@ -54,6 +55,7 @@ def plots(runs: Runs, results: Results) -> Iterator[Plot]:
         yield from panel.by_depth()
         yield from panel.by_layer()
         yield from panel.matrices()
+    yield from _sensitivity(runs, results)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,7 @@ class Panel:
             caption="Norm of the loss's gradient, by layer: mean over all steps. 0: the embedding; 1 to L: the blocks; "
             "L+1: what comes after the last.",
             labels=("layer", "gradient norm"),
-            log=True,
+            log="y",
         )
         yield from self._lines(
             curves.importance_by_layer(self.runs, self.members),
@@ -191,7 +193,7 @@ class Panel:
         labels: tuple[str, str],
         dialect: str = "",
         rings: Mapping[str, float] | None = None,
-        log: bool = False,
+        log: str = "",
     ) -> Iterator[Plot]:
         if shown:
             yield Plot(
@@ -221,6 +223,51 @@ class Panel:
         shown = [name for name in self.members if name in self.results.experiments]
         found = [self.results.of(name, measure, dialect) for name in shown]
         return {result.experiment: result.values for result in found if not result.undefined}
+
+
+def _sensitivity(runs: Runs, results: Results) -> Iterator[Plot]:
+    """Every compared measure against every number that the recipe varies, one line a group of experiments."""
+    found = sorted(sensitivity.sweeps(runs), key=lambda sweep: (sweep.stream, sweep.setting))
+    for (stream, setting), group in groupby(found, key=lambda sweep: (sweep.stream, sweep.setting)):
+        for sweeps in labels.chunks([[sweep] for sweep in group]):
+            distinct = len({sweep.name for sweep in sweeps}) == len(sweeps)
+            for measure, dialect in ((m, d) for m in COMPARED for d in m.dialects):
+                drawn = [(sweep, sensitivity.curve(results, sweep, measure.key, dialect)) for sweep in sweeps]
+                shown = {sweep.name if distinct else sweep.experiments[0]: curve for sweep, curve in drawn if curve}
+                if shown:
+                    yield _sweep(stream, setting, measure, dialect, shown)
+
+
+def _sweep(stream: str, setting: str, measure: Measure, dialect: str, shown: Curves) -> Plot:
+    values = np.concatenate([curve.x for curve in shown.values()])
+    log = "x" if values.min() > 0 and values.max() >= 10 * values.min() else ""
+    rows = [(name, f"{x:g}", *_cells(m, s, number)) for name, curve in shown.items() for x, m, s in _points(curve)]
+    return Plot(
+        section="sensitivity",
+        file=slug(f"sensitivity-{setting}-{measure.key}-{dialect}"),
+        title=stream,
+        caption=f"{measure.name}{f', {dialect}' if dialect else ''}, against {setting}, all else equal; on the seeds "
+        f"that all values of a line have; {measure.better} is better.",
+        draw=partial(
+            figures.lines,
+            curves=shown,
+            looks={name: labels.numbered(index) for index, name in enumerate(shown)},
+            names={name: name for name in shown},
+            labels=(setting, f"{measure.name.lower()} (%)"),
+            rings={},
+            log=log,
+        ),
+        head=("experiments", setting, f"{measure.name.lower()} (%)"),
+        rows=rows,
+        dialect=dialect,
+        measure=measure.key,
+    )
+
+
+def _points(curve: Curve) -> Iterator[tuple[float, Floats, Floats]]:
+    mean, std, _ = curve.band
+    for index, x in enumerate(curve.x):
+        yield float(x), mean[index : index + 1], std[index : index + 1]
 
 
 def _cells(mean: Floats, std: Floats, text: Callable[[float], str]) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 
 from acn_cl import metrics, stats
 from acn_cl.errors import UserError
-from acn_cl.reports import compare, curves, labels, latex, make_report, said, words
+from acn_cl.reports import compare, curves, labels, latex, make_report, said, sensitivity, words
 from acn_cl.reports.comparisons import Comparison, compare_all, one_factor_pairs
 from acn_cl.reports.figures import contrasting, slug
 from acn_cl.reports.measures import BY_KEY, MEASURES
@@ -418,6 +418,44 @@ def test_importance_has_shares_only_where_it_is_a_mass(tmp_path):
         ]
         write_rows(path / "layers.parquet", LAYERS, rows)
         assert curves.importance_by_layer(load_runs(tmp_path), ["a"]) == {}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two backbones, three values of λ, which protects; seed 9 has one of them only, and naive has none."""
+    folder = tmp_path_factory.mktemp("swept")
+    for backbone, strength in product(("a", "b"), (1.0, 10.0, 100.0)):
+        axes = {"backbone.name": backbone, "strategy": {"name": "si", "lambda": strength}}
+        settings = {"strategy.name": "si", "strategy.lambda": strength, "backbone.name": backbone}
+        for seed in (0, 1, *([9] if strength == 1 else [])):
+            run = synthetic.write_run(
+                folder, f"{backbone}-{strength:g}", seed, settings=settings, forgets=0.4 / strength
+            )
+            spec = json.loads((run / "spec.json").read_text())
+            (run / "spec.json").write_text(json.dumps({**spec, "axes": axes}))
+    synthetic.write_run(folder, "naive", 0)
+    return load_runs(folder)
+
+
+def test_sweeps_are_alike_but_for_one_number(swept):
+    found = list(sensitivity.sweeps(swept))
+    assert [(s.setting, s.name, s.values) for s in found] == [
+        ("strategy.lambda", "a · si", (1, 10, 100)),
+        ("strategy.lambda", "b · si", (1, 10, 100)),
+    ]
+    assert found[0].experiments == ("a-1", "a-10", "a-100")
+    results = Results(swept)
+    curve = sensitivity.curve(results, found[0], "average_forgetting", "max-all")
+    expected = [results.of(e, "average_forgetting", "max-all").values[:2] for e in found[0].experiments]
+    np.testing.assert_array_equal(curve.seeds, np.transpose(expected))
+    assert sensitivity.curve(results, found[0], "stability_gap", "") is None
+
+
+def test_sweeps_are_drawn(swept, tmp_path):
+    report = make_report([swept.runs[0].path.parents[1]], tmp_path)
+    assert "<h2>Sensitivity</h2>" in report.read_text()
+    figure = (tmp_path / "figures" / "sensitivity-strategy.lambda-average_accuracy.svg").read_text()
+    assert "a · si" in figure and "strategy.lambda" in figure
 
 
 def test_two_stores_are_compared_experiment_by_experiment(tmp_path):

@@ -361,8 +361,13 @@ def _same(run: Run, other: Run) -> bool:
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """``key: value in a, value in b`` for each setting that differs and should not."""
     a, b = flatten(a), flatten(b)
-    keys = [key for key in {**a, **b} if not f"{key}.".startswith(tuple(f"{name}." for name in NOT_THE_EXPERIMENT))]
+    keys = filter(is_the_experiment, {**a, **b})
     return [f"{key}: {a.get(key)}, {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
+
+
+def is_the_experiment(setting: str) -> bool:
+    """Whether a setting, by its dotted name, says what was run, not only where."""
+    return not f"{setting}.".startswith(tuple(f"{name}." for name in NOT_THE_EXPERIMENT))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,7 +5,7 @@ the optimiser, the strategy's account. It computes what :class:`acn_cl.training.
 call-backs; a stack of one is the fast way to train a single run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
 from acn_cl.training.learner import MIXING
 from acn_cl.training.loss import CutMix
-from acn_cl.training.optim import clip_runs, make_schedule, next_optimizer
+from acn_cl.training.optim import clip_runs, make_optimizer, make_schedule, next_optimizer
 from acn_cl.training.per_run import Named, PerRun
 from acn_cl.training.stack_data import StackedEpoch, StackedPart
 from acn_cl.training.stack_gradients import StackGradients
@@ -80,6 +80,26 @@ class StackLearner:
         """Batches, the last and smaller one included."""
         return -(-len(self._data[experience]) // self._experiment.batch_size)
 
+    @property
+    def epochs(self) -> int:
+        """Of every experience."""
+        return self._experiment.epochs
+
+    def load_optimizer(self, state: dict[int, dict[str, Tensor]], plain: Mapping[str, Any]) -> None:
+        """Put the optimiser, and the schedule if an experience has begun, into a saved state.
+
+        Args:
+            state: moments (R, ...) by the parameter's place among the network's.
+            plain: ``rates`` and ``schedule`` of a checkpoint.
+        """
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self._experiment.optimizer, list(self._network.parameters.values()))
+        whole = self.optimizer.state_dict()
+        groups = [group | rates for group, rates in zip(whole["param_groups"], plain["rates"], strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if self.schedule is not None and plain["schedule"] is not None:
+            self.schedule.load_state_dict(plain["schedule"])
+
     def begin(self, experience: int) -> None:
         """Everything that happens before the first step of an experience."""
         network = self._network
@@ -134,8 +154,8 @@ class StackLearner:
 
             return self._per_run.gradients(loss, moved, fixed, images, labels)
 
-        def mixed(moved: Named, fixed: Named, *batch: Tensor) -> Tensor:
-            return network.mixed_loss({**fixed, **moved}, *batch, experience=task)
+        def mixed(moved: Named, fixed: Named, images: Tensor, labels: Tensor, others: Tensor, share: Tensor) -> Tensor:
+            return network.mixed_loss({**fixed, **moved}, images, labels, others, share, task)
 
         return self._per_run.gradients(mixed, moved, fixed, *self._mix(self._cutmix, position, images, labels))
 

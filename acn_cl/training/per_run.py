@@ -28,6 +28,7 @@ class PerRun(Protocol):
 class OneByOne:
     """Run after run. On a CPU one run of the usual size keeps all cores busy, and its activations fit the caches."""
 
+    @torch.enable_grad()
     def gradients(self, loss: Loss, moved: Named, fixed: Named, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         values, rows = [], []
         for run in range(len(inputs[0])):
@@ -56,15 +57,9 @@ class Vmapped:
         return result
 
 
-SMALL_STEP = 3e8
-"""Floating-point operations of one run's forward pass on one batch below which a CPU batches the runs: what a call
-costs besides computing weighs more then than what batched products of small matrices lose. See ``docs/speed.md``."""
-
-
-def choose_per_run(device: torch.device, runs: int, forward_flops: float) -> PerRun:
-    """The faster way on this device, by measurement."""
-    batched = device.type != "cpu" or forward_flops < SMALL_STEP
-    return Vmapped() if batched and runs > 1 else OneByOne()
+def choose_per_run(device: torch.device, runs: int) -> PerRun:
+    """The faster way on this device. On a CPU batching gained nothing at any size tried: see ``docs/speed.md``."""
+    return Vmapped() if device.type != "cpu" and runs > 1 else OneByOne()
 
 
 def _of(run: int, named: Named) -> dict[str, Tensor]:

@@ -15,6 +15,16 @@ class Diverged(Exception):
     """The loss or the gradient is no longer a number: the run ends here, with what it has."""
 
 
+def problem_of(loss: float, norms: list[float], experience: int, epoch: int) -> Diverged | None:
+    """What is wrong with an epoch's mean loss or the gradient's norm at a layer; ``None`` for numbers."""
+    where = f"in experience {experience}, epoch {epoch}"
+    if not math.isfinite(loss):
+        return Diverged(f"the loss is {loss} {where}; try a lower optimizer.lr")
+    if wild := [layer for layer, norm in enumerate(norms) if not math.isfinite(norm)]:
+        return Diverged(f"the gradient is not finite at layer {wild[0]} {where}; try a lower optimizer.lr, or fp32")
+    return None
+
+
 class LayerWatch(SupervisedPlugin):
     """Gradient norms by layer, and the loss.
 
@@ -60,7 +70,7 @@ class LayerWatch(SupervisedPlugin):
         present = [i for i, g in enumerate(grads) if g is not None]
         norms = torch.stack(torch._foreach_norm([grads[i] for i in present]))
         layers = self._layers if len(present) == len(grads) else self._layers[present]
-        squares = torch.zeros_like(self._norms).index_add_(0, layers, norms.float() ** 2)
+        squares = torch.zeros_like(self._norms).index_add_(0, layers, norms.to(self._norms.dtype) ** 2)
         self._norms += squares.sqrt()
         self._loss += strategy.loss.detach().squeeze()  # Avalanche's loss has the shape (1,)
         self._steps += 1
@@ -68,11 +78,8 @@ class LayerWatch(SupervisedPlugin):
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         loss, *norms = (torch.cat([self._loss[None], self._norms]) / max(1, self._steps)).tolist()
         experience, epoch = strategy.experience.current_experience, strategy.clock.train_exp_epochs
-        where = f"in experience {experience}, epoch {epoch}"
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} {where}; try a lower optimizer.lr")
-        if wild := [layer for layer, norm in enumerate(norms) if not math.isfinite(norm)]:
-            raise Diverged(f"the gradient is not finite at layer {wild[0]} {where}; try a lower optimizer.lr, or fp32")
+        if (problem := problem_of(loss, norms, experience, epoch)) is not None:
+            raise problem
         self._on_epoch(experience, epoch, loss, norms)
 
 

@@ -1,0 +1,73 @@
+"""Which runs can train as one stack: a pure function of their specs and the sizes of their experiences."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from acn_cl.spec import Experiment
+from acn_cl.tables import is_dotted
+
+Job = tuple[Experiment, int]
+"""An experiment and a seed of it."""
+FREE = ("name", "about", "seeds", "pin", "engine")
+"""Sections in which runs of one stack may differ without more ado."""
+
+
+def group(
+    jobs: Sequence[Job], *, can_stack: Callable[[Job], bool], sizes: Callable[[Job], object], widest: int
+) -> list[list[int]]:
+    """Partition jobs into stacks: runs that differ in seed, pins, class order and λ only.
+
+    λ = 0 does not stand beside λ > 0, and every image count must agree, experience by experience.
+
+    >>> digits = Experiment(stream={"name": "split-digits"}, engine="avalanche")
+    >>> group([(digits, 0), (digits, 1)], can_stack=lambda job: True, sizes=lambda job: 0, widest=8)
+    [[0], [1]]
+
+    Args:
+        jobs: in the order in which they are to be run.
+        can_stack: whether a job's strategy works on stacked parameters; asked of those that qualify otherwise.
+        sizes: the image counts of a job's experiences, anything that compares by value.
+        widest: runs in a stack at most.
+
+    Returns:
+        indices into ``jobs``; every index once. A stack stands where the first of its runs stood.
+    """
+    stacks: list[list[int]] = []
+    open_stack: dict[object, list[int]] = {}
+    for index, job in enumerate(jobs):
+        if refusal(job[0]) is not None or not can_stack(job):
+            stacks.append([index])
+            continue
+        key = (_key(job[0]), sizes(job))
+        if key not in open_stack or len(open_stack[key]) >= widest:
+            open_stack[key] = []
+            stacks.append(open_stack[key])
+        open_stack[key].append(index)
+    return stacks
+
+
+def refusal(experiment: Experiment) -> str | None:
+    """Why a run cannot be in a stack whatever its strategy is; ``None``: it can."""
+    if experiment.engine == "avalanche":
+        return "engine is avalanche"
+    if experiment.loggers:
+        return "Avalanche's loggers need its call-backs"
+    if is_dotted(experiment.stream.name):
+        return "the stream is somebody's own"
+    if is_dotted(experiment.backbone.name or ""):
+        return "the backbone is somebody's own"
+    if experiment.stream.labels == "global" and experiment.stream.class_order == "seeded":
+        return "with global labels, heads differ in shape with the class order"
+    return None
+
+
+def _key(experiment: Experiment) -> str:
+    spec: dict[str, Any] = {key: value for key, value in experiment.as_dict().items() if key not in FREE}
+    strategy = dict(spec["strategy"])
+    if "lambda" in strategy:
+        strategy["lambda"] = strategy["lambda"] > 0
+    spec["strategy"] = strategy
+    if spec["stream"]["labels"] != "global":
+        spec["stream"] = {key: value for key, value in spec["stream"].items() if key != "class_order"}
+    return json.dumps(spec, sort_keys=True)

@@ -1,0 +1,106 @@
+"""The networks of a stack: one module that says what is computed, and every parameter with a leading run axis."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from acn_cl.training.device import autocast
+from acn_cl.training.loss import cross_entropy
+from acn_cl.training.network import Network
+
+
+class StackedNetwork:
+    """R networks of the same shape.
+
+    Args:
+        networks: one a run, as initialised for it, on any device. Their heads go on to give the initial values of the
+            blocks that are added; their backbones are not needed any more.
+        device: where the stacked parameters go.
+        precision: ``fp32`` or ``bf16``.
+        smoothing: label smoothing of the loss.
+    """
+
+    def __init__(self, networks: Sequence[Network], device: torch.device, precision: str, smoothing: float) -> None:
+        self.device, self._precision, self._smoothing = device, precision, smoothing
+        self.template = copy.deepcopy(networks[0]).to("meta")
+        self._heads = [network.heads for network in networks]
+        self._depths = _EveryDepth(self.template)
+        self.parameters = _stacked([dict(network.named_parameters()) for network in networks], device)
+
+    def grow(self, experience: int) -> None:
+        """Add the head blocks that training on ``experience`` needs."""
+        for heads in (*self._heads, self.template.heads):
+            heads.grow(experience, torch.device("cpu") if heads is not self.template.heads else torch.device("meta"))
+        fresh = [{f"heads.{name}": p for name, p in heads.named_parameters()} for heads in self._heads]
+        new = {name for name, _ in self.template.named_parameters()} - self.parameters.keys()
+        self.parameters |= _stacked([{n: p for n, p in run.items() if n in new} for run in fresh], self.device)
+
+    def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, experience: int) -> Tensor:
+        """One run's mean cross-entropy, in nats: images (B, C, H, W), labels (B,) -> ()."""
+        return self.mean_loss(self.logits(parameters, images, experience), labels)
+
+    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy in nats, label smoothing as the spec says: (B, classes), (B,) -> ()."""
+        return cross_entropy(logits, labels, self._smoothing)
+
+    def mixed_loss(
+        self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, others: Tensor, share: Tensor,
+        experience: int,
+    ) -> Tensor:  # fmt: skip
+        """The same of images that CutMix has made of two: the others' labels (B,), the share () of the first."""
+        logits = self.logits(parameters, images, experience)
+        return share * self.mean_loss(logits, labels) + (1 - share) * self.mean_loss(logits, others)
+
+    def logits(self, parameters: Mapping[str, Tensor], images: Tensor, experience: int) -> Tensor:
+        """One run's answers in the run's precision: (B, C, H, W) -> (B, classes)."""
+        with autocast(self.device, self._precision):
+            answers: Tensor = functional_call(self.template, dict(parameters), (images, experience))
+        return answers
+
+    def scores(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, experience: int) -> Tensor:
+        """One run's sub-networks 0 … L on (B, C, H, W): (2, L + 1) float64, right answers and summed losses in nats."""
+        named = {f"network.{name}": p for name, p in parameters.items()}
+        with autocast(self.device, self._precision):
+            logits = functional_call(self._depths, named, (images, experience))
+        expected = labels.expand(len(logits), -1)
+        loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none")
+        return torch.stack(
+            [(logits.argmax(-1) == expected).sum(1, dtype=torch.float64), loss.sum(1, dtype=torch.float64)]
+        )
+
+    def moved_names(self, images: Tensor, labels: Tensor, experience: int) -> list[str]:
+        """Parameters that the loss of ``experience`` depends on; the others have no gradient, which is not a zero one.
+
+        Args:
+            images: a few of the first run's, (B, C, H, W).
+            labels: (B,).
+        """
+        leaves = {name: p[0].detach().requires_grad_() for name, p in self.parameters.items()}
+        loss = self.loss(leaves, images, labels, experience)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        return [name for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None]
+
+    def of_run(self, run: int) -> dict[str, Tensor]:
+        """The parameters of one run by name: views of the stack's."""
+        return {name: tensor[run] for name, tensor in self.parameters.items()}
+
+
+class _EveryDepth(nn.Module):
+    """A network's logits at every depth: images -> (L + 1, B, classes)."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, experience: int) -> Tensor:
+        features = self.network.backbone.forward_depths(images)
+        logits: Tensor = self.network.heads(features.flatten(0, 1), experience)
+        return logits.view(*features.shape[:2], -1)
+
+
+def _stacked(runs: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.stack([run[name].detach().to(device) for run in runs]) for name in runs[0]}
