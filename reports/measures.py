@@ -243,6 +243,5 @@ MEASURES: tuple[Measure, ...] = (
     ),
 )
 
-BY_KEY = {measure.key: measure for measure in MEASURES}
 HEADLINE = tuple(measure for measure in MEASURES if measure.headline)
 COMPARED = tuple(measure for measure in MEASURES if measure.more)

@@ -161,13 +161,16 @@ class Panel:
             labels=("layer", "gradient norm"),
             log="y",
         )
+        shares = curves.importance_by_layer(self.runs, self.members)
+        signed = [self.names[name] for name in self.members if name not in shares and self._records("importance", name)]
         yield from self._lines(
-            curves.importance_by_layer(self.runs, self.members),
+            shares,
             section="layers",
             file="importance-by-layer",
             caption="Importance that the regulariser gives to each layer at the end of the stream, as a share of its "
             "sum over all parameters. A layer with more parameters has a larger share of an importance that is the "
-            "same everywhere.",
+            "same everywhere."
+            + (f" No shares (negative in a layer, or 0 in all): {', '.join(signed)}." if signed else ""),
             labels=("layer", "share of the importance (%)"),
         )
 
@@ -217,6 +220,10 @@ class Panel:
                 ],
                 dialect=dialect,
             )
+
+    def _records(self, quantity: str, experiment: str) -> bool:
+        """Whether any finished seed recorded this quantity of its layers."""
+        return any((run.layers["quantity"] == quantity).any() for run in self.runs.finished(experiment))
 
     def _seeds(self, measure: str, dialect: str = "") -> dict[str, Floats]:
         """The members' values of one measure, where it is defined."""

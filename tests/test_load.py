@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -148,11 +149,45 @@ def test_a_run_just_started_has_no_rows_yet(tmp_path):
     assert len(run.layers) == 0
 
 
+def respell(run, key, value):
+    """Set a dotted key of a run's spec."""
+    spec = json.loads((run / "spec.json").read_text())
+    *sections, last = key.split(".")
+    inner = spec
+    for section in sections:
+        inner = inner[section]
+    inner[last] = value
+    (run / "spec.json").write_text(json.dumps(spec))
+
+
 DAMAGE = {
     "no spec": (lambda run: (run / "spec.json").unlink(), r"spec\.json: missing"),
     "half a spec": (lambda run: (run / "spec.json").write_text('{"id": "a'), r"spec\.json: cannot be read as JSON"),
     "another's spec": (lambda run: (run / "spec.json").write_text("[1, 2]"), r"spec\.json: not a spec"),
     "no seed": (lambda run: (run / "spec.json").write_text('{"id": "a"}'), r"spec\.json: 'seed' is None"),
+    "a spec without end": (
+        lambda run: (run / "spec.json").write_text("[" * 100_000),
+        r"spec\.json: cannot be read as JSON",
+    ),
+    **{
+        f"{key} is {value!r}": (partial(respell, key=key, value=value), rf"spec\.json: '{key}' is .*; expected")
+        for key, value in {
+            "id": 3,
+            "seed": True,
+            "experiment": [],
+            "experiment.stream": None,
+            "axes": ["backbone"],
+            "versions": "torch 2",
+            "parameters": "many",
+        }.items()
+    },
+    "an experience of the year 2000000000": (
+        lambda run: rewrite(
+            run / "accuracy.parquet",
+            lambda table: table.set_column(0, "trained", pa.array([2_000_000_000] * len(table), pa.int32())),
+        ),
+        r"accuracy\.parquet: damaged \(2000000001 experiences",
+    ),
     "future": (
         lambda run: (run / "spec.json").write_text('{"id": "a", "seed": 0, "schema_version": 99}'),
         r"spec\.json: schema version 99; this program reads 1",

@@ -22,14 +22,16 @@ from acn_cl.errors import UserError
 from acn_cl.reports import compare, curves, labels, latex, make_report, said, sensitivity, words
 from acn_cl.reports.comparisons import Comparison, compare_all, one_factor_pairs
 from acn_cl.reports.figures import contrasting, slug
-from acn_cl.reports.measures import BY_KEY, MEASURES
+from acn_cl.reports.measures import MEASURES
 from acn_cl.reports.noise import under_noise
+from acn_cl.reports.plots import plots
 from acn_cl.reports.results import Results
 from acn_cl.reports.svg import inline
 from acn_cl.runs.files import write_rows
 from acn_cl.runs.load import load_runs
 from acn_cl.runs.schema import LAYERS
 
+BY_KEY = {measure.key: measure for measure in MEASURES}
 synthetic = SimpleNamespace(**run_path(str(Path(__file__).with_name("synthetic_runs.py"))))
 
 
@@ -418,6 +420,11 @@ def test_importance_has_shares_only_where_it_is_a_mass(tmp_path):
         ]
         write_rows(path / "layers.parquet", LAYERS, rows)
         assert curves.importance_by_layer(load_runs(tmp_path), ["a"]) == {}
+    other = synthetic.write_run(tmp_path, "b", 0, experiences=2, depth=1)
+    write_rows(other / "layers.parquet", LAYERS, [{**row, "value": 1.0} for row in rows])
+    runs = load_runs(tmp_path)
+    (plot,) = [plot for plot in plots(runs, Results(runs)) if plot.file == "importance-by-layer"]
+    assert plot.caption.endswith("No shares (negative in a layer, or 0 in all): a.")
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: a checkpoint was written by a later version of the suite.
     """
-    complaints = []
+    complaints: list[str] = []
     for folder in reversed(_found(run)):
         try:
             return _read(folder), complaints
@@ -176,8 +176,9 @@ def _read(folder: Path) -> Checkpoint:
             raise Damaged(f"{name} is missing or is not what was written")
     try:
         tables = {table: pq.read_table(folder / f"{table}.parquet").to_pylist() for table in TABLES}
-        position = [int(manifest[key]) for key in ("experience", "epoch", "batch")]
-        return Checkpoint(*position, load_file(folder / TENSORS), _json(folder / PLAIN)["values"], tables)
+        experience, epoch, batch = (int(manifest[key]) for key in ("experience", "epoch", "batch"))
+        plain = _json(folder / PLAIN)["values"]
+        return Checkpoint(experience, epoch, batch, load_file(folder / TENSORS), plain, tables)
     except (SafetensorError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise Damaged(f"it cannot be read ({type(error).__name__})") from None
 

@@ -4,7 +4,6 @@ Only JSON and parquet are read: nothing is unpickled, no name that a run mention
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,12 @@ from acn_cl.runs.folder import Status, read_status
 from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
 
 Floats = NDArray[np.float64]
+KINDS = {str: "text", int: "an integer", dict: "an object"}
+REQUIRED: dict[str, type] = {"id": str, "seed": int}
+OPTIONAL: dict[str, type] = {"experiment": dict, "axes": dict, "versions": dict, "parameters": int}
+"""Keys of ``spec.json`` that are read, and what they must be; an optional one may also be null."""
+MOST_CELLS = 50_000_000
+"""Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB. A larger number is a damaged one."""
 ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
 NOT_THE_EXPERIMENT = ("name", "about", "seeds", "device", "engine", "checkpoint", "loggers", "stream.download")
 """Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
@@ -285,16 +290,21 @@ def _spec(path: Path) -> dict[str, Any]:
         spec = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({_one_line(error)})") from None
-    if not isinstance(spec, dict) or not isinstance(spec.get("experiment", {}), dict):
+    if not isinstance(spec, dict):
         raise UserError(f"{path}: not a spec: expected an object with 'experiment', 'id' and 'seed'")
-    for key, kind in (("id", str), ("seed", int)):
-        if not isinstance(spec.get(key), kind):
-            raise UserError(f"{path}: {key!r} is {spec.get(key)!r}; expected {'text' if kind is str else 'an integer'}")
+    for key, kind in {**REQUIRED, **{key: kind for key, kind in OPTIONAL.items() if spec.get(key) is not None}}.items():
+        _check_kind(path, key, spec.get(key), kind)
+    _check_kind(path, "experiment.stream", (spec.get("experiment") or {}).get("stream", {}), dict)
     if spec.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise UserError(f"{path}: schema version {spec['schema_version']}; this program reads {SCHEMA_VERSION}")
     return spec
+
+
+def _check_kind(path: Path, key: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{path}: {key!r} is {repr(value)[:40]}; expected {KINDS[kind]}")
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -326,6 +336,9 @@ def _check_accuracy(path: Path, table: pd.DataFrame, *, done: bool) -> None:
     for name in ("evaluated", "depth"):
         if (table[name] < 0).any():
             raise UserError(f"{path}: column {name!r} has values below 0")
+    learned, depths = (int(table[name].max()) + 1 if len(table) else 0 for name in ("trained", "depth"))
+    if learned * learned * depths > MOST_CELLS:
+        raise UserError(f"{path}: damaged ({learned} experiences at {depths} depths)")
     repeated = table.duplicated(ONE_ROW_EACH)
     if repeated.any():
         row = table[repeated].iloc[0][ONE_ROW_EACH].to_dict()
@@ -385,23 +398,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-MOST_CELLS = 50_000_000
-"""Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB."""
-
-
 def _cube(rows: pd.DataFrame, moments: int, experiences: int, depths: int | None = None) -> Floats:
-    """Rows as an array (trained, evaluated, depth), NaN where there is none.
-
-    Raises:
-        UserError: a number in a damaged file would make the array larger than any stream is.
-    """
+    """Rows as an array (trained, evaluated, depth), NaN where there is none."""
     deepest = int(rows["depth"].max()) + 1 if len(rows) else 1
-    shape = (moments, experiences, depths or deepest)
-    if math.prod(shape) > MOST_CELLS:
-        raise UserError(
-            f"accuracy.parquet: damaged ({moments} evaluations of {experiences} experiences at {shape[2]} depths)"
-        )
-    cube = np.full(shape, np.nan)
+    cube = np.full((moments, experiences, depths or deepest), np.nan)
     cube[rows["trained"].to_numpy(), rows["evaluated"].to_numpy(), rows["depth"].to_numpy()] = rows["accuracy"]
     return cube
 

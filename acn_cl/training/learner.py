@@ -105,8 +105,8 @@ class Learner(SupervisedTemplate):
             self.resume.begin_experience(self)
         for _ in range(self.clock.train_exp_epochs, self.train_epochs):
             self._before_training_epoch(**kwargs)
-            if self._stop_training:
-                self._stop_training = False
+            if self._stop_training:  # a plug-in asked for it, EarlyStopping say
+                self._stop_training: bool = False
                 break
             self.training_epoch(**kwargs)
             self._after_training_epoch(**kwargs)

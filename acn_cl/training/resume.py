@@ -157,7 +157,8 @@ def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tenso
 
 def _random_tensors() -> dict[str, Tensor]:
     """The states of torch's and numpy's global generators."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (this is the state that is saved)
+    state: Any = np.random.get_state()  # noqa: NPY002 (this is the state that is saved)
+    _, keys, position, has_gauss, gauss = state
     found = {
         "random.torch": torch.get_rng_state(),
         "random.numpy": torch.from_numpy(keys.astype(np.int64)),
