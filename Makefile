@@ -7,8 +7,9 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: demo test test-slow lint types clean
 
+# One thread: the demo's networks are so small that a second one costs more than it brings.
 demo: $(VENV)/.installed
-	$(BIN)/acn-cl run quick --report
+	OMP_NUM_THREADS=1 $(BIN)/acn-cl run quick --report
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
