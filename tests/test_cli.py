@@ -162,7 +162,8 @@ def test_compare_pairs_the_seeds_of_two_folders(cli, spec):
 def test_new_strategy_writes_a_strategy_that_runs(cli, spec, tmp_path):
     code, out, _ = cli("new-strategy", "made-by-the-cli")
     assert code == 0 and "wrote" in out
-    code, _, _ = cli("run", "mine.yaml", "--set", "strategy=made_by_the_cli:MadeByTheCli", "--set", "stream.stop_after=2")
+    mine = ("strategy=made_by_the_cli:MadeByTheCli", "stream.stop_after=2")
+    code, _, _ = cli("run", "mine.yaml", "--set", mine[0], "--set", mine[1])
     assert code == 0
     assert cli("new-strategy", "made-by-the-cli")[0] == 2, "what is there is not overwritten"
 
