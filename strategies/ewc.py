@@ -39,7 +39,7 @@ class EWC(Regulariser):
     def __init__(
         self,
         *,
-        lambda_: float = 1.0,
+        lambda_: float = 1e4,
         mode: Literal["separate", "online"] = "separate",
         decay: float = 1.0,
         fisher: Literal["batch", "empirical", "sampled"] = "batch",

@@ -4,7 +4,8 @@ ECCV 2020, https://www.robots.ox.ac.uk/~tvg/publications/2020/gdumb.pdf. A greed
 of a method's result comes from its memory alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from acn_cl.strategies.fresh import FreshStart
@@ -35,6 +36,9 @@ class GDumb(MemoryPlugin):
         if self._new:
             self.enter(strategy)
         strategy.train_on(DeviceData(self.memory["images"], self.memory["labels"]), self.memory["tasks"])
+
+    def images_an_epoch(self, sizes: Sequence[int]) -> list[int]:
+        return [min(seen, self.memory.size) for seen in accumulate(sizes)]
 
     def before_training_exp(self, strategy: Learner, **_: Any) -> None:
         if self._new:

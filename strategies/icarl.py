@@ -5,7 +5,8 @@ sigmoids of the logits.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -65,6 +66,10 @@ class ICaRL(MemoryPlugin):
         tasks = torch.full_like(new.labels, strategy.task_label(index))
         together = DeviceData(torch.cat([new.images, old["images"]]), torch.cat([new.labels, old["labels"]]))
         strategy.train_on(together, torch.cat([tasks, old["tasks"]]))
+
+    def images_an_epoch(self, sizes: Sequence[int]) -> list[int]:
+        before = accumulate(sizes, initial=0)
+        return [own + min(seen, self.memory.size) for own, seen in zip(sizes, before, strict=False)]
 
     def before_training_exp(self, strategy: Learner, **_: Any) -> None:
         if self._hook is not None:

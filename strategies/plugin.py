@@ -1,6 +1,6 @@
 """What every strategy of ours says of itself, and how its state is saved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -43,6 +43,10 @@ class StrategyPlugin(SupervisedPlugin):
             return False
         self.begun = index
         return True
+
+    def images_an_epoch(self, sizes: Sequence[int]) -> list[int]:
+        """How many images an epoch of each experience goes over, whose own are ``sizes``: what a dry run counts."""
+        return list(sizes)
 
     def state(self) -> State:
         """Everything that the strategy remembers between two steps.

@@ -20,7 +20,12 @@ class SynapticIntelligenceSettings(Settings):
 class EWCSettings(Settings):
     """Keys of ``ewc``."""
 
-    lambda_: float = Field(1.0, alias="lambda", ge=0, description="strength of the penalty (no unit); 0 is naive")
+    lambda_: float = Field(
+        1e4,
+        alias="lambda",
+        ge=0,
+        description="strength of the penalty (no unit); 0 is naive; the default is for `fisher: batch`",
+    )
     mode: Literal["separate", "online"] = Field("separate", description="one penalty an experience, or one in all")
     decay: float = Field(1.0, ge=0, le=1, description="what is kept of the old Fisher at each experience (online only)")
     fisher: Literal["batch", "empirical", "sampled"] = Field(

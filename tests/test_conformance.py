@@ -215,6 +215,7 @@ def test_a_plain_plug_in_is_held_to_what_does_not_need_declaring():
         ("avalanche.training.plugins:ReplayPlugin", {"mem_size": 20}),
         ("avalanche.training.plugins:AGEMPlugin", {"patterns_per_experience": 10, "sample_size": 10}),
         ("avalanche.training.plugins:EWCPlugin", {"ewc_lambda": 1e4}),
+        ("avalanche.training.plugins:MASPlugin", {"lambda_reg": 10.0}),  # its `importance` is no method
     ],
 )
 def test_avalanches_own_plug_ins_run_in_our_loop(path, options):

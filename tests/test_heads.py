@@ -8,9 +8,12 @@ import torch
 from avalanche.models import MultiHeadClassifier
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
 
 from acn_cl.backbones.build import build_backbone
 from acn_cl.training.heads import Heads
+from acn_cl.training.loss import cross_entropy
 from acn_cl.training.network import Network
 
 D = 5
@@ -102,6 +105,49 @@ def test_a_batch_of_several_tasks_is_answered_row_by_row():
         alone = network(images[row : row + 1], task)[0]
         torch.testing.assert_close(mixed[row].softmax(0)[: len(alone)], alone.softmax(0))
         assert mixed[row].softmax(0)[len(alone) :].sum() == 0
+
+
+def smoothed_one_by_one(network, features, labels, tasks, smoothing):
+    """Mean over the images of -Σ_c target_c log p_c, c the classes of the image's own head."""
+    total = 0.0
+    for row, (label, task) in enumerate(zip(labels.tolist(), tasks.tolist(), strict=True)):
+        logits = network(features[row : row + 1], task)[0].double()
+        log_p = logits - logits.exp().sum().log()
+        target = torch.full_like(log_p, smoothing / len(log_p))
+        target[label] += 1 - smoothing
+        total = total - (target * log_p).sum() / len(labels)
+    return total
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_smoothing_spreads_over_the_classes_of_an_images_own_head(smoothing):
+    """Heads of three, two and four classes in one batch, against a loop over its images."""
+    made = grown([[0, 1, 2], [0, 1], [0, 1, 2, 3]], "task-incremental").double()
+    network, features = Network(nn.Identity(), made), torch.randn(6, D, dtype=torch.float64)
+    tasks, labels = torch.tensor([1, 0, 2, 1, 0, 1]), torch.tensor([0, 2, 3, 1, 1, 0])
+    loss = cross_entropy(network(features, tasks), labels, smoothing)
+    expected = smoothed_one_by_one(network, features, labels, tasks, smoothing)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0.0)
+    found, wanted = (torch.autograd.grad(value, list(made.parameters())) for value in (loss, expected))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_smoothing_leaves_padding_out_in_bf16_too():
+    network = Network(nn.Identity(), grown([[0, 1, 2], [0, 1]], "task-incremental"))
+    features, tasks, labels = torch.randn(4, D), torch.tensor([1, 0, 1, 0]), torch.tensor([0, 2, 1, 0])
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        loss = cross_entropy(network(features, tasks), labels, 0.1)
+        expected = smoothed_one_by_one(network, features, labels, tasks, 0.1)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_where_every_class_is_there_smoothing_is_torchs(smoothing):
+    logits, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 2, 2, 0])
+    torch.testing.assert_close(
+        cross_entropy(logits, labels, smoothing), F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    )
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))

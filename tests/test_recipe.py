@@ -86,7 +86,7 @@ def test_numbers_are_those_of_yaml_1_2(write, text, number):
 
 def test_choosing_another_strategy_drops_what_only_the_old_one_knew(write):
     text = BASE + "strategy: {name: si, lambda: 0.5}\n"
-    assert load_recipe(write(text), ["strategy.name=ewc"]).planned[0].experiment.strategy.options()["lambda_"] == 1.0
+    assert load_recipe(write(text), ["strategy.name=ewc"]).planned[0].experiment.strategy.options()["lambda_"] == 1e4
     kept = load_recipe(write(text), ["backbone.name=res_mixer"]).planned[0].experiment.backbone.options()
     assert (kept["depth"], kept["patch"]) == (2, 4)
 

@@ -37,6 +37,7 @@ from acn_cl.strategies.table import STRATEGIES
 from acn_cl.tables import resolve
 from acn_cl.training import learner, session
 from acn_cl.training.batches import DeviceData
+from acn_cl.training.estimate import estimate
 from acn_cl.training.session import Session
 
 EXPERIENCES = 3
@@ -401,6 +402,41 @@ def test_what_the_network_is_trained_on_and_from(name, scenario):
         assert sum(classes.values()) == (30 if name == "gdumb" else 24 * seen)
 
 
+# joint's 96 images make 12 batches of 8, for 48 of its own; gdumb's memory of 30 images ends in a batch of 6
+@pytest.mark.parametrize(
+    ("name", "options", "of_an_epoch"),
+    [
+        ("naive", {}, [48, 48, 48]),
+        ("joint", {}, [48, 96, 144]),
+        ("cumulative", {}, [48, 96, 144]),
+        ("gdumb", {"memory": 30}, [30, 30, 30]),
+        ("gdumb", {"memory": 60}, [48, 60, 60]),
+        ("icarl", {"memory": 60}, [48, 96, 108]),
+        ("replay", {"memory": 60}, [48, 48, 48]),
+    ],
+)
+def test_images_trained_on_are_counted_and_foreseen(name, options, of_an_epoch):
+    """In the timing table after the run, and in a dry run before it."""
+    record = recorded(name, **options)
+    timed = [row["samples"] for row in record.session.results.timing if row["phase"] == "train"]
+    assert timed == [sum(len(step.labels) for step in steps) for steps in record.steps]
+    assert timed == [2 * images for images in of_an_epoch]
+    spec = record.session.experiment.model_dump(by_alias=True) | {"strategy": {"name": name, **options}}
+    assert estimate(Experiment(**spec)).steps == sum(len(steps) for steps in record.steps)
+
+
+def test_a_plug_in_without_a_word_on_its_images_is_foreseen_to_train_on_its_own(tiny):
+    theirs = Experiment(**tiny(strategy={"name": "avalanche.training.plugins:EWCPlugin", "ewc_lambda": 1.0}))
+    assert estimate(theirs).steps == estimate(Experiment(**tiny())).steps
+
+
+@pytest.mark.parametrize("name", ["joint", "cumulative", "gdumb"])
+def test_cutmix_is_refused_where_it_would_mix_images_of_two_heads(name):
+    with pytest.raises(SpecError, match=r"loss\.cutmix: .*several heads"):
+        recorded(name, TI, loss={"cutmix": 0.5})
+    assert all(t.isfinite().all() for t in recorded(name, CI, loss={"cutmix": 0.5}).weights[-1].values())
+
+
 def test_going_back_to_the_first_weights_empties_the_optimiser():
     """AdamW's moments of the last experience must not move the new weights."""
     options = {"name": "adamw", "lr": 1e-3, "state": "carry"}
@@ -550,7 +586,7 @@ def test_the_spec_has_every_option_with_the_same_default(name):
 def test_nothing_of_ours_draws_from_the_global_generators(name, monkeypatch):
     """So that what a strategy draws moves nobody else's numbers, and a resumed run needs no replay of them."""
     options = {"memory": 20} if "memory" in STRATEGIES[name].settings.model_fields else {}
-    options |= {"fisher": "sampled"} if name == "ewc" else {}
+    options |= {"fisher": "sampled", "lambda_": 1.0} if name == "ewc" else {}
 
     def refuse(*_, **__):
         raise AssertionError(f"{name} drew from a global generator")

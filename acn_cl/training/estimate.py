@@ -1,5 +1,6 @@
 """What a run will take, worked out from a forward pass of two images; no data is read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from acn_cl.spec import Experiment
 from acn_cl.tables import resolve
 from acn_cl.training.device import autocast, choose_device, choose_precision
 from acn_cl.training.randomness import own_random_state
+from acn_cl.training.session import build_strategy
 
 OPTIMIZER_COPIES = {"adamw": 2, "adam": 2, "sgd": 1}  # of the parameters
 PROBE = 2  # images
@@ -35,6 +37,7 @@ def estimate(experiment: Experiment) -> Estimate:
     """Steps, parameters and memory of one run."""
     stream = experiment.stream.model_dump()
     sizes = _training_sizes(stream)
+    passes = _images_an_epoch(experiment, sizes)
     channels, height, width = resolve("acn_cl.benchmarks.streams.table:image_shape")(stream)
     build = resolve("acn_cl.backbones.build:build_backbone")
     with own_random_state(0):
@@ -45,12 +48,18 @@ def estimate(experiment: Experiment) -> Estimate:
     precision = choose_precision(experiment.precision, choose_device(experiment.device))
     activations = _saved_for_backward(backbone, torch.zeros(PROBE, channels, height, width), precision)
     return Estimate(
-        steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in sizes),
+        steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in passes),
         parameters=parameters,
         memory=4 * parameters * (2 + OPTIMIZER_COPIES[experiment.optimizer.name])
         + activations * experiment.batch_size // PROBE
         + sum(sizes) * channels * height * width,
     )
+
+
+def _images_an_epoch(experiment: Experiment, sizes: list[int]) -> list[int]:
+    """What an epoch of each experience goes over: ``joint``, say, trains on all images so far."""
+    says: Callable[[list[int]], list[int]] = getattr(build_strategy(experiment), "images_an_epoch", list)
+    return says(sizes)
 
 
 def _training_sizes(stream: dict[str, Any]) -> list[int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from acn_cl.errors import SpecError
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
 from acn_cl.training.batches import DeviceData, TrainingBatches, Transform
@@ -65,6 +66,10 @@ class Learner(SupervisedTemplate):
         self._schedule: LRScheduler | None = None
         self.resume: Resume | None = None
         """Set to go on from the middle of the next experience."""
+        self.images_trained = 0
+        """Images that the last experience's training went over, each counted once an epoch. Those that a strategy
+        draws from a memory besides are left out; of a loader that a plug-in put in place of ours, only the
+        experience's own images are known."""
         self._cutmix = CutMix(experiment.loss.cutmix) if experiment.loss.cutmix else None
         super().__init__(
             model=network,
@@ -110,6 +115,9 @@ class Learner(SupervisedTemplate):
                 break
             self.training_epoch(**kwargs)
             self._after_training_epoch(**kwargs)
+        ours = isinstance(self.dataloader, TrainingBatches)
+        data = self.dataloader.data if ours else self.data[self.experience.current_experience]
+        self.images_trained = len(data) * self.clock.train_exp_epochs
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
         super()._before_training_epoch(**kwargs)
@@ -180,7 +188,15 @@ class Learner(SupervisedTemplate):
         Args:
             data: N images.
             tasks: the task label of all of them, or (N,) one each.
+
+        Raises:
+            SpecError: CutMix would give an image of one head a label of another.
         """
+        if isinstance(tasks, Tensor) and self.mixes and self.model.heads.scenario == "task-incremental":
+            raise SpecError(
+                ("loss", "cutmix"),
+                "this strategy trains images of several heads together, and an image of two of them is none's; use 0",
+            )
         self._training = data, tasks
 
     def autocast(self) -> torch.autocast:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from acn_cl.training.heads import MASKED
+
 
 class CutMix:
     """CutMix for whole batches (S. Yun et al. 2019, arXiv 1905.04899): a box of each image comes from another one.
@@ -44,6 +46,18 @@ def _span(centre: float, side: float, size: int) -> tuple[int, int]:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy in nats, in fp32 at least; logits (B, C) of any float type, labels (B,)."""
-    precise = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.to(precise), labels, label_smoothing=smoothing)
+    """Mean cross-entropy in nats, in fp32 at least.
+
+    Args:
+        logits: (B, C) of any float type. Classes that an image's head does not have are filled with ``MASKED`` or less.
+        labels: (B,).
+        smoothing: what of each target is spread evenly over the classes of the image's own head.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not smoothing:
+        return F.cross_entropy(logits, labels)
+    there = logits > MASKED
+    log_p = logits.log_softmax(1)
+    evenly = log_p.masked_fill(~there, 0.0).sum(1) / there.sum(1)
+    chosen = log_p.gather(1, labels[:, None])[:, 0]
+    return -((1 - smoothing) * chosen + smoothing * evenly).mean()

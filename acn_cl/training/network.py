@@ -32,7 +32,8 @@ class Network(MultiTaskModule):
         Args:
             images: (B, C, H, W), normalised.
             task_labels: one label for the whole batch, or (B,) of them. In a mixed batch of task-incremental heads,
-                shorter rows are filled with the smallest number of their type, which a softmax turns into 0.
+                shorter rows are filled with the smallest number of their type, which a softmax turns into 0, and which
+                label smoothing leaves out.
 
         Returns:
             (B, C).

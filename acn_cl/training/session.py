@@ -1,8 +1,6 @@
 """One run from its spec: build the network, learn the stream, experience by experience, and measure."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +18,7 @@ from acn_cl.seeding import Seeds
 from acn_cl.spec import EverySteps, Experiment
 from acn_cl.tables import resolve
 from acn_cl.training.batches import DeviceData
-from acn_cl.training.device import choose_device, choose_precision
+from acn_cl.training.device import choose_device, choose_precision, determinism
 from acn_cl.training.evaluate import evaluate
 from acn_cl.training.heads import Heads
 from acn_cl.training.interrupt import StopRequest
@@ -103,7 +101,7 @@ class Session:
             Diverged: the loss or the gradient is no longer a number.
             Interrupted: ``stop`` asked for it; what could be saved is.
         """
-        with own_random_state(self.seeds.integer("initialisation", GLOBAL)), _determinism(self.experiment):
+        with own_random_state(self.seeds.integer("initialisation", GLOBAL)), determinism(self.experiment.deterministic):
             self._train(watcher, stop or StopRequest(), start)
 
     def _train(self, watcher: Watcher, stop: StopRequest, start: Checkpoint | None) -> None:
@@ -129,9 +127,7 @@ class Session:
     def _learn(self, learner: Learner, experience: Any, index: int) -> None:
         self._began = time.perf_counter() - self._spent
         learner.train(experience, eval_streams=[])
-        self._note_time(
-            index, "train", time.perf_counter() - self._began, len(self._data[index]) * learner.train_epochs
-        )
+        self._note_time(index, "train", time.perf_counter() - self._began, learner.images_trained)
         self._spent = 0.0
 
     def _save(self, learner: Learner, watcher: Watcher, position: tuple[int, int, int]) -> None:
@@ -224,7 +220,10 @@ class Session:
             )
 
     def _note_importance(self, experience: int) -> None:
-        importance: dict[str, Tensor] = getattr(self.strategy, "importance", dict)()
+        of_weights = getattr(self.strategy, "importance", None)
+        if not callable(of_weights):  # Avalanche's MAS has a dictionary of that name, in a form of its own
+            return
+        importance: dict[str, Tensor] = of_weights()
         if importance:
             totals, smallest = importance_by_layer(self.network, importance)
             self._note_layers(experience, -1, "importance", totals)
@@ -271,13 +270,3 @@ def _evaluation_plugin(names: tuple[str, ...], folder: Path) -> EvaluationPlugin
         loggers.append(WandBLogger(project_name="acn-cl", run_name="-".join(folder.parts[-2:]), dir=str(folder)))
     metrics = [accuracy_metrics(epoch=True), loss_metrics(epoch=True)] if loggers else []
     return EvaluationPlugin(*metrics, loggers=loggers or [BaseLogger()])  # which logs nothing; none at all would warn
-
-
-@contextmanager
-def _determinism(experiment: Experiment) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(experiment.deterministic)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
