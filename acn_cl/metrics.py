@@ -19,6 +19,8 @@ References, by the names used below:
     Riemer 2019: Meta-Experience Replay, arXiv 1810.11910
     Caccia 2022: New Insights on Reducing Abrupt Representation Change in Online CL, arXiv 2104.05025
     De Lange 2023: Continual evaluation for lifelong learning, arXiv 2205.13452
+    Wu 2019: Large Scale Incremental Learning, arXiv 1905.13260
+    Hou 2019: Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019
     ACN 2025: Auto-Compressing Networks, arXiv 2506.09714
 """
 
@@ -143,6 +145,18 @@ def intransigence(R: ArrayLike, joint: ArrayLike) -> Floats:
     return _mean(reference - learned)
 
 
+def recency_gap(R: ArrayLike) -> Floats:
+    """RG = R[T-1, T-1] - 1/(T-1) Σ_{j<T-1} R[T-1, j]: how much better the newest experience is known in the end.
+
+    Ours; the accuracy's side of the recency bias of a shared output (Wu 2019 and Hou 2019 show it in the predictions,
+    which an accuracy matrix does not hold). In a task-incremental stream it is plain forgetting.
+    """
+    R = _stream(R, "recency gap")
+    last = _complete(R[..., -1, :], "recency gap", "the last row")
+    gap: Floats = last[..., -1] - _mean(last[..., :-1])
+    return gap
+
+
 def average_anytime_accuracy(A: ArrayLike, learning: ArrayLike | None = None) -> Floats:
     """AAA: mean over all moments of the mean accuracy on the experiences begun by then (Caccia 2022).
 
@@ -201,6 +215,39 @@ def stability_gap(A: ArrayLike, learning: ArrayLike) -> Floats:
     if not gaps:
         raise ValueError("stability gap needs at least two experiences")
     return _mean(np.concatenate(gaps, axis=-1))
+
+
+def windowed_plasticity(A: ArrayLike, learning: ArrayLike | None = None, window: int = 10) -> Floats:
+    """WP = 1/T Σ_j max_{m<n, n-m<window} (A[n, j] - A[m, j]): the steepest rise (De Lange 2023, at the stream's end).
+
+    Args:
+        A: the trace.
+        learning: the experience being learned at each of its rows.
+        window: moments of evaluation within which a rise counts. Numbers with different windows, or with different
+            distances between evaluations, are different measures.
+    """
+    return _steepest(A, learning, window, 1.0, "windowed plasticity")
+
+
+def windowed_forgetting(A: ArrayLike, learning: ArrayLike | None = None, window: int = 10) -> Floats:
+    """WF = 1/T Σ_j max_{m<n, n-m<window} (A[m, j] - A[n, j]): the steepest fall (De Lange 2023, at the stream's end).
+
+    ``A``, ``learning`` and ``window`` as in :func:`windowed_plasticity`.
+    """
+    return _steepest(A, learning, window, -1.0, "windowed forgetting")
+
+
+def _steepest(A: ArrayLike, learning: ArrayLike | None, window: int, sign: float, measure: str) -> Floats:
+    A, _ = _trace(A, learning)
+    if window < 2:
+        raise ValueError(f"{measure} needs a window of at least two moments, not {window}")
+    best = np.full((*A.shape[:-2], A.shape[-1]), -np.inf)
+    for lag in range(1, min(window, A.shape[-2])):
+        change = sign * (A[..., lag:, :] - A[..., :-lag, :])
+        best = np.maximum(best, np.where(np.isnan(change), -np.inf, change).max(axis=-2))
+    if np.isinf(best).any():
+        raise ValueError(f"{measure} needs every experience evaluated at two moments within a window of {window}")
+    return _mean(best)
 
 
 def _reference(R: Floats, dialect: str) -> Floats:

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from acn_cl.errors import SpecError, UserError, suggest
+from acn_cl.runs.declared import Declared, is_value, parse_comparisons
 from acn_cl.spec import Experiment, message_of
 from acn_cl.specfile import KeyPath, SpecFile, SpecLoader, read_spec_file
 from acn_cl.tables import entry, is_dotted
@@ -30,11 +31,13 @@ class Planned:
         id: the name of its folder.
         axes: the matrix's keys and this experiment's values of them.
         experiment: what to run.
+        comparisons: what the recipe declares that it will compare; kept in every run's ``spec.json``.
     """
 
     id: str
     axes: dict[str, Any]
     experiment: Experiment
+    comparisons: tuple[Declared, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,14 @@ def load_recipe(name: str, overrides: Sequence[str] = (), seeds: str | None = No
     data = deepcopy(file.data)
     data.setdefault("name", _name_from(path))
     matrix = _matrix(data.pop("matrix", {}), file)
+    comparisons = _comparisons(data.pop("comparisons", []), matrix, file)
     plain = _override_axes(matrix, sets)
-    planned = [_planned(axes, data, plain, file, sets) for axes in _combinations(matrix)]
+    planned = [
+        replace(_planned(axes, data, plain, file, sets), comparisons=comparisons) for axes in _combinations(matrix)
+    ]
     _check_distinct([p.id for p in planned], file)
+    if not sets.keys() - {("seeds",)}:  # an override may take away what a comparison names
+        _check_compared(comparisons, [p.id for p in planned], file)
     _check_used(plain, planned)
     first = planned[0].experiment
     return Recipe(first.name, first.about, tuple(planned))
@@ -123,6 +131,30 @@ def _matrix(matrix: object, file: SpecFile) -> dict[str, list[Any]]:
         if not isinstance(values, list) or not values:
             raise UserError(f"{place}: matrix.{key}: should be a list of at least one value")
     return {str(key): list(values) for key, values in matrix.items()}
+
+
+def _comparisons(value: object, matrix: Mapping[str, list[Any]], file: SpecFile) -> tuple[Declared, ...]:
+    """The declared comparisons; those of an axis name one of the matrix, and two values that are there."""
+    try:
+        found = parse_comparisons(value)
+        for index, one in enumerate(found):
+            if one.axis and one.axis not in matrix:
+                path = ("comparisons", index, "axis")
+                raise SpecError(path, f"the matrix has no axis {one.axis!r}; {suggest(one.axis, matrix)}")
+            for wanted in one.values:
+                if not any(is_value(v, wanted) for v in matrix[one.axis]):
+                    raise SpecError(("comparisons", index, "values"), f"{wanted!r} is no value of {one.axis}")
+    except SpecError as error:
+        raise UserError(f"{file.where(error.path)}: {error}") from None
+    return found
+
+
+def _check_compared(comparisons: Sequence[Declared], ids: Sequence[str], file: SpecFile) -> None:
+    for index, one in enumerate(comparisons):
+        for name in one.experiments:
+            if name not in ids:
+                where = file.where(("comparisons", index, "experiments"))
+                raise UserError(f"{where}: comparisons: no experiment is called {name!r}; {suggest(name, ids)}")
 
 
 def _override_axes(matrix: dict[str, list[Any]], sets: Mapping[KeyPath, Any]) -> dict[KeyPath, Any]:
@@ -226,7 +258,7 @@ def _keys_at(path: KeyPath) -> list[str]:
         field = getattr(model, "model_fields", {}).get(part)
         model = getattr(field, "annotation", None)
     keys = list(getattr(model, "model_fields", {}))
-    return [*keys, "matrix"] if len(path) == 1 else keys
+    return [*keys, "matrix", "comparisons"] if len(path) == 1 else keys
 
 
 def _check_used(plain: Mapping[KeyPath, Any], planned: Iterable[Planned]) -> None:

@@ -22,6 +22,14 @@ EXACT_UP_TO = 14
 """Seeds up to which all 2^n sign flips are tried; above, that many random ones."""
 
 
+BOOTSTRAP_FROM = 30
+"""Seeds from which a percentile bootstrap interval covers 95 % ± 2 %, of normal values, by simulation. With fewer there
+is none."""
+BOOTSTRAP_RESAMPLES = 9999
+BOOTSTRAP_SEED = 0
+"""Fixed: the same runs give the same interval."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """n values: mean, sample standard deviation (ddof 1) and t interval. Of one value, the last three are nan."""
@@ -78,6 +86,56 @@ def band(values: Floats) -> tuple[Floats, Floats, Floats]:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     std = values.std(axis=0, ddof=1)
     return mean, std, stats.t.isf(LEVEL / 2, n - 1) * std / np.sqrt(n)
+
+
+def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of ``(n,)`` values (``scipy.stats.bootstrap``), seed fixed.
+
+    It does not take the values for normal, and needs many of them for that: nan below ``BOOTSTRAP_FROM`` of them, where
+    it would be too narrow, and where all are the same.
+    """
+    x = _finite(values)
+    if len(x) < BOOTSTRAP_FROM or np.ptp(x) == 0:
+        return np.nan, np.nan
+    found = stats.bootstrap(
+        (x,),
+        np.mean,
+        confidence_level=1 - LEVEL,
+        n_resamples=BOOTSTRAP_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(BOOTSTRAP_SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """a - b of two independent samples: mean, 95 % interval and two-sided p of Welch's t test; nan: cannot be told."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the joint interval holds 0; None where there is no interval."""
+        return None if not np.isfinite(self.low) else bool(self.low <= 0 <= self.high)
+
+
+def unpaired(a: Summary, b: Summary) -> Unpaired:
+    """Welch's t test and interval of a - b, from what a table prints: mean, standard deviation, n.
+
+    For numbers of which nobody has the seeds, such as published ones. Welch 1947, Biometrika 34, 28-35.
+    """
+    difference = a.mean - b.mean
+    if min(a.n, b.n) < 2 or not a.std**2 + b.std**2 > 0:
+        return Unpaired(difference, np.nan, np.nan, np.nan)
+    errors = [s.std**2 / s.n for s in (a, b)]
+    freedom = sum(errors) ** 2 / sum(e**2 / (s.n - 1) for e, s in zip(errors, (a, b), strict=True))
+    half = float(stats.t.isf(LEVEL / 2, freedom) * np.sqrt(sum(errors)))
+    found = stats.ttest_ind_from_stats(a.mean, a.std, a.n, b.mean, b.std, b.n, equal_var=False)
+    return Unpaired(difference, difference - half, difference + half, float(found.pvalue))
 
 
 def compare(a: ArrayLike, b: ArrayLike) -> Paired:

@@ -32,9 +32,21 @@ def draw(plots: Sequence[Plot], folder: Path) -> list[Drawing]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
-    formats = figures.FORMATS if len(plots) <= PAPER_FIGURES else figures.FORMATS[:1]
+    formats = _formats(plots)
     with mpl.rc_context(figures.STYLE):
-        return [_draw(plot, folder, _free(plot.file, taken), number, formats) for number, plot in enumerate(plots)]
+        return [_draw(plot, folder, _free(plot.file, taken), n, formats[n]) for n, plot in enumerate(plots)]
+
+
+def undrawn(plots: Sequence[Plot]) -> list[Drawing]:
+    """The same without the pictures, for a page of which only the numbers are wanted."""
+    taken: set[str] = set()
+    formats = _formats(plots)
+    return [Drawing(plot, _free(plot.file, taken), formats[n], Markup("")) for n, plot in enumerate(plots)]
+
+
+def _formats(plots: Sequence[Plot]) -> list[Sequence[str]]:
+    few = sum(plot.paper for plot in plots) <= PAPER_FIGURES
+    return [figures.FORMATS if few and plot.paper else figures.FORMATS[:1] for plot in plots]
 
 
 def _draw(plot: Plot, folder: Path, name: str, number: int, formats: Sequence[str]) -> Drawing:

@@ -6,16 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from acn_cl.metrics import Floats
 from acn_cl.reports.curves import Curve
-from acn_cl.reports.labels import Look
+from acn_cl.reports.labels import NEUTRAL, Look
+from acn_cl.stats import band
 
-INK, FAINT, GROUND = "#1b1f24", "#c9ced6", "#ffffff"
+INK, FAINT, GROUND = NEUTRAL, "#c9ced6", "#ffffff"
 SEEDS_FOR_A_BAND = 5
 """With fewer, the intervals of several lines cover the figure and each other; the seeds themselves are drawn."""
 WIDTH, HEIGHT = 4.8, 3.4
@@ -75,10 +78,11 @@ def lines(
     labels: tuple[str, str],
     rings: Mapping[str, float],
     log: str,
+    least: float = -np.inf,
 ) -> None:
     """Means over seeds, one line an experiment, with each seed or a 95 % band; a ring at a place along x.
 
-    ``log`` names the axes with a logarithmic scale: "", "x", "y" or "xy".
+    ``log`` names the axes with a logarithmic scale: "", "x", "y" or "xy"; the y axis begins at ``least`` or above.
     """
     for experiment, curve in curves.items():
         mean, _, half = curve.band
@@ -96,6 +100,8 @@ def lines(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in log:
         _logarithmic(ax, axis)
+    if ax.get_ylim()[0] < least:
+        ax.set_ylim(bottom=least)
     legend_below(ax)
 
 
@@ -161,6 +167,51 @@ def strips(
     ax.set_yticks(range(len(values)), [literal(names[experiment]) for experiment in values])
     ax.set_ylim(len(values) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
+
+
+def tasks(ax: Axes, R: Floats) -> None:
+    """Accuracy on each experience against the experiences learned, ``R`` of shape ``(n, T, T)`` in percent.
+
+    One line an experience, from light to dark in the order of the stream, with each seed or a 95 % band.
+    """
+    T = R.shape[-1]
+    colours = mpl.colormaps["viridis_r"](np.linspace(0.1, 1, T))
+    x = np.arange(1, T + 1)
+    for j in range(T):
+        mean, _, half = band(R[:, :, j])
+        ax.plot(x, mean, color=colours[j], marker="o", ms=2.5, lw=1.2)
+        if len(R) >= SEEDS_FOR_A_BAND:
+            low, high = np.clip([mean - half, mean + half], 0, 100)
+            ax.fill_between(x, low, high, color=colours[j], alpha=0.12, linewidth=0)
+        elif len(R) > 1:
+            ax.plot(x, R[:, :, j].T, color=colours[j], lw=0.5, alpha=0.5)
+        if T <= 10 and np.isfinite(mean[j]):
+            ax.annotate(f"{j + 1}", (x[j], mean[j]), (4, 1), textcoords="offset points", fontsize=7)
+    ax.set_xlabel("experiences learned")
+    ax.set_ylabel("accuracy (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def by_epoch(ax: Axes, values: Floats, epochs: int) -> None:
+    """A quantity of the layers, ``(layers, moments)``, over training; a line between experiences of ``epochs`` each."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    image = ax.pcolormesh(values, cmap=SEQUENTIAL, norm=LogNorm(positive.min(), positive.max()))
+    for end in range(epochs, values.shape[1], epochs):
+        ax.axvline(end, color=GROUND, lw=0.8)
+    ax.set_yticks(np.arange(len(values)) + 0.5, [str(layer) for layer in range(len(values))])
+    ax.set(xlabel="epochs, over all experiences", ylabel="layer")
+    ax.grid(False)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(image, ax=ax, pad=0.02)
+    decades = positive.max() / positive.min() >= 10
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades else range(1, 10)))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.yaxis.set_major_formatter("{x:.2g}")
+    bar.outline.set_visible(False)
+    bar.ax.grid(False)
+    assert bar.solids is not None
+    bar.solids.set(rasterized=False, edgecolor="face")  # a picture inside the SVG is what the page may not load
 
 
 def matrix(ax: Axes, R: Floats, cmap: str = SEQUENTIAL, limits: tuple[float, float] = (0, 100)) -> None:

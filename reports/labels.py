@@ -9,6 +9,8 @@ from acn_cl.runs.load import Run, Runs
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's colour-blind-safe palette (jfly.uni-koeln.de/color) without black and yellow, which drown in one of
 the two backgrounds."""
+NEUTRAL = "#1b1f24"
+"""Ink of figures and, with a dash, the lines of imported matrices: no colour of ours is taken for theirs."""
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")
 T = TypeVar("T")
@@ -34,7 +36,7 @@ def axes(run: Run) -> Mapping[str, Any]:
 
 def labels(runs: Runs) -> dict[str, str]:
     """A short name for each experiment: its axes' values (``ac_mixer · depth 5``), or its id if they are not unique."""
-    short = {run.experiment: " · ".join(axes(run).values()) for run in runs.runs}
+    short = {run.experiment: " · ".join(axes(run).values()) or run.experiment * run.imported for run in runs.runs}
     distinct = all(short.values()) and len(set(short.values())) == len(short)
     return short if distinct else {experiment: experiment for experiment in short}
 
@@ -71,15 +73,21 @@ def looks(runs: Runs) -> dict[str, Look]:
     """
     first, second = _axis_values(runs, 0), _axis_values(runs, 1)
     by_name = representatives(runs)
-    found: dict[str, Look] = {}
-    for members in panels(runs).values():
+    theirs = [name for name, run in by_name.items() if run.imported]
+    found: dict[str, Look] = {name: _imported_look(index) for index, name in enumerate(theirs)}
+    for panel in panels(runs).values():
+        members = [name for name in panel if not by_name[name].imported]
         values = [list(axes(by_name[experiment]).values()) for experiment in members]
         places = [(first.index(v[0]) if v else 0, second.index(v[1]) if len(v) > 1 else 0) for v in values]
         shown = [_look(*place) for place in places]
         if not all(values) or len({(look.colour, look.dash) for look in shown}) < len(shown):
-            shown = [numbered(len(found) + i) for i in range(len(members))]
+            shown = [numbered(len(found) - len(theirs) + i) for i in range(len(members))]
         found |= dict(zip(members, shown, strict=True))
     return found
+
+
+def _imported_look(index: int) -> Look:
+    return Look(NEUTRAL, DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)], "none")
 
 
 def numbered(index: int) -> Look:
@@ -101,17 +109,33 @@ def panels(runs: Runs) -> dict[str, list[str]]:
 
     More than eight are divided by the second axis, so that the values of the first stay together.
     """
+    by_name = representatives(runs)
     groups: dict[str, dict[str, list[str]]] = {}
-    for experiment, run in representatives(runs).items():
+    for experiment, run in by_name.items():
         values = list(axes(run).values())
         title = " · ".join([stream(run), *values[2:]])
-        groups.setdefault(title, {}).setdefault("".join(values[1:2]), []).append(experiment)
+        if not run.imported:
+            groups.setdefault(title, {}).setdefault("".join(values[1:2]), []).append(experiment)
     found = {}
     for title, blocks in groups.items():
         parts = chunks(list(blocks.values()))
         for number, part in enumerate(parts, start=1):
             found[title if len(parts) == 1 else f"{title} ({number}/{len(parts)})"] = sorted(part)
+    _add_imported(found, by_name)
     return found
+
+
+def _add_imported(found: dict[str, list[str]], by_name: Mapping[str, Run]) -> None:
+    """Imported matrices stand in every panel of as many experiences, and by themselves where there is none."""
+    for experiment, run in by_name.items():
+        if run.imported:
+            alike = [
+                members
+                for members in found.values()
+                if not by_name[members[0]].imported and len(by_name[members[0]].by_depth) == len(run.by_depth)
+            ]
+            for members in alike or [found.setdefault(stream(run), [])]:
+                members.append(experiment)
 
 
 def chunks(blocks: Sequence[list[T]]) -> list[list[T]]:
@@ -128,6 +152,8 @@ def chunks(blocks: Sequence[list[T]]) -> list[list[T]]:
 
 def stream(run: Run) -> str:
     """``split-cifar100, 20 experiences, task-incremental``."""
+    if run.imported:
+        return f"imported, {len(run.by_depth)} experiences"
     section = run.settings.get("stream", {})
     count = section.get("experiences")
     parts = [section.get("name", "stream"), f"{count} experiences" if count else "", run.scenario]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from acn_cl.reports.results import Results
 from acn_cl.runs.load import Run, Runs
 from acn_cl.stats import Summary, summarise
 
@@ -25,8 +26,8 @@ def under_noise(runs: Runs) -> Noise:
     }
 
 
-def frame(noise: Noise) -> pd.DataFrame:
-    """One row an (experiment, condition): what ``noise.csv`` holds."""
+def frame(noise: Noise, results: Results) -> pd.DataFrame:
+    """One row an (experiment, condition): what ``noise.csv`` holds; ``results`` know the seeds and their data."""
     rows = [
         {
             "experiment": experiment,
@@ -37,6 +38,8 @@ def frame(noise: Noise) -> pd.DataFrame:
             "std": summary.std,
             "low95": summary.low,
             "high95": summary.high,
+            "seeds": " ".join(map(str, results.of(experiment, "average_accuracy").seeds)),
+            "data": results.of(experiment, "average_accuracy").data,
         }
         for experiment, by_condition in noise.items()
         for condition, summary in by_condition.items()

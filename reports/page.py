@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from acn_cl.reports.comparisons import Comparison
 from acn_cl.reports.drawings import Drawing
 from acn_cl.reports.measures import COMPARED, DIALECT_NOTES, MEASURES
 from acn_cl.reports.noise import Noise
+from acn_cl.reports.published import Beside
 from acn_cl.reports.results import Result, Results
 from acn_cl.runs.load import Run, Runs, flatten
 
@@ -36,13 +37,25 @@ class Cell:
     dialect: str = ""
 
 
+@dataclass(frozen=True)
+class Made:
+    """How a report was made: the command, and what of it verification needs."""
+
+    command: str
+    folders: tuple[str, ...]
+    out: str
+    equivalence: float
+    version: str
+
+
 def render(
     runs: Runs,
     results: Results,
     comparisons: Sequence[Comparison],
     noise: Noise,
+    published: Sequence[Beside],
     drawings: Sequence[Drawing],
-    command: str,
+    made: Made,
 ) -> str:
     """The whole page as text."""
     environment = Environment(
@@ -60,18 +73,23 @@ def render(
         runs=runs,
         names=names,
         looks=labels.looks(runs),
-        series={colour: number for number, colour in enumerate(labels.COLOURS, start=1)},
+        series={colour: number for number, colour in enumerate([labels.NEUTRAL, *labels.COLOURS])},
         axes={run.experiment: labels.axes(run) for run in runs.runs},
         axis_names=list(dict.fromkeys(key for run in runs.runs for key in labels.axes(run))),
-        streams=list(dict.fromkeys(labels.stream(run) for run in runs.runs)),
+        streams=_streams(runs),
+        imported=[run for run in runs.runs if run.imported],
+        class_incremental=any(run.scenario == "class-incremental" for run in runs.runs),
         measures=MEASURES,
         compared=COMPARED,
         dialects=DIALECTS,
         dialect_notes=DIALECT_NOTES,
         cells=_cells(results),
         seeds={name: [run.seed for run in runs.finished(name)] for name in runs.experiments},
-        families=_families(comparisons),
+        declared=_families([c for c in comparisons if c.declared]),
+        families=_families([c for c in comparisons if not c.declared]),
+        margin=made.equivalence,
         noise=noise,
+        published=published,
         verdict=lambda c: _verdict(c, labels.representatives(runs)),
         words=words,
         stats=stats,
@@ -83,8 +101,18 @@ def render(
         provenance=[_facts(run) for run in runs.runs],
         versions=_versions(runs),
         undefined=results.undefined,
-        command=command,
+        command=made.command,
+        made={**asdict(made), "runs": _checksums(runs)},
     )
+
+
+def _streams(runs: Runs) -> list[str]:
+    own = [run for run in runs.runs if not run.imported] or runs.runs
+    return list(dict.fromkeys(labels.stream(run) for run in own))
+
+
+def _checksums(runs: Runs) -> list[dict[str, Any]]:
+    return [{"experiment": run.experiment, "seed": run.seed, "data": run.checksum} for run in runs.runs]
 
 
 def _cells(results: Results) -> dict[tuple[str, str], list[Cell]]:
@@ -100,7 +128,8 @@ def _cell(result: Result) -> Cell:
     unit, summary = result.measure.unit, result.summary
     by_seed = ", ".join(f"{s}: {words.number(v, unit)}" for s, v in zip(result.seeds, result.values, strict=True))
     interval = f"95 % interval {words.interval(summary, unit)}; " if summary.n > 1 else ""
-    tip = result.undefined or f"{interval}n = {summary.n}; by seed {by_seed}"
+    bootstrap = words.bootstrap(result)
+    tip = result.undefined or f"{interval}{bootstrap}n = {summary.n}; by seed {by_seed}; data {result.data}"
     return Cell(words.mean_std(summary, unit), summary.mean, tip, result.dialect)
 
 
@@ -137,7 +166,8 @@ def _palette() -> list[dict[str, Any]]:
 
 def _settings(runs: Runs) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Settings that all experiments share, and the others: by setting, its value in each experiment that has it."""
-    flat = {experiment: flatten(run.settings) for experiment, run in labels.representatives(runs).items()}
+    own = {name: run for name, run in labels.representatives(runs).items() if not run.imported}
+    flat = {experiment: flatten(run.settings) for experiment, run in own.items()}
     keys = dict.fromkeys(key for settings in flat.values() for key in settings if key not in ("seeds", "about"))
     by_key = {key: {name: settings[key] for name, settings in flat.items() if key in settings} for key in keys}
     shared = {
@@ -153,7 +183,8 @@ def _versions(runs: Runs) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for run in runs.runs:
         text = ", ".join(f"{name} {version}" for name, version in (run.spec.get("versions") or {}).items())
-        found.setdefault(text or "not recorded", []).append(run)
+        if not run.imported:
+            found.setdefault(text or "not recorded", []).append(run)
     return found
 
 
@@ -186,6 +217,9 @@ def _yaml(value: Any) -> str:
 
 def _facts(run: Run) -> dict[str, Any]:
     """Where a run came from; what its spec does not say is left out."""
-    keys = ("commit", "device", "precision", "threads", "created")
+    keys = ("commit", "device", "precision", "threads", "stack", "created", "data_checksum")
     facts = {key: run.spec[key] for key in keys if run.spec.get(key) is not None}
-    return {"experiment": run.experiment, "seed": run.seed, "state": run.status.state, "path": str(run.path), **facts}
+    notes = run.spec.get("notes")
+    state = f"imported{f', {notes}' if notes else ''}" if run.imported else run.status.state
+    own = {"experiment": run.experiment, "seed": run.seed, "state": state, "data": run.checksum[:12]}
+    return {**own, "path": str(run.path), **facts}

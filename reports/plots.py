@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 from matplotlib.axes import Axes
 
+from acn_cl import stats
 from acn_cl.metrics import DIALECTS, Floats
 from acn_cl.reports import curves, figures, labels, sensitivity
 from acn_cl.reports.curves import Curve, Curves
@@ -16,6 +17,18 @@ from acn_cl.reports.measures import COMPARED, Measure
 from acn_cl.reports.results import Results
 from acn_cl.reports.words import digits, number
 from acn_cl.runs.load import Runs
+
+AT_EACH_LAYER = {
+    "direct_gradient_share": (
+        "direct / full gradient",
+        "Share of the direct gradient, right from the output, in the whole gradient that reaches a layer, ‖DG‖/‖FG‖.",
+    ),
+    "cka": (
+        "CKA",
+        "Similarity (linear CKA) of each layer's features before and after learning more; 1: unchanged.",
+    ),
+}
+"""Axis label and caption of what a run measures layer by layer at the end of every experience."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +44,7 @@ class Plot:
         head, rows: the numbers that it draws, as text.
         dialect: of forgetting, if it depends on that.
         measure: the compared measure that it is about, if any.
+        paper: whether it is also written in a paper's formats; else as SVG alone.
     """
 
     section: str
@@ -42,6 +56,7 @@ class Plot:
     rows: Sequence[Sequence[str]] = ()
     dialect: str = ""
     measure: str = ""
+    paper: bool = True
 
 
 def plots(runs: Runs, results: Results) -> Iterator[Plot]:
@@ -53,9 +68,67 @@ def plots(runs: Runs, results: Results) -> Iterator[Plot]:
         yield from panel.strips()
         yield from panel.along_the_stream()
         yield from panel.by_depth()
+        yield from panel.depth_over_the_stream()
         yield from panel.by_layer()
-        yield from panel.matrices()
+        yield from panel.cost()
+    yield from _one_by_one(runs, results, names)
     yield from _sensitivity(runs, results)
+
+
+SINGLE_FIGURES = 24
+"""Experiments up to which each has figures of its own (per-task curves, gradient by epoch); more would be a pile."""
+
+
+def _one_by_one(runs: Runs, results: Results, names: Mapping[str, str]) -> Iterator[Plot]:
+    """The figures that show one experiment each."""
+    for name in results.experiments:
+        if len(results.experiments) <= SINGLE_FIGURES:
+            yield from _tasks(runs, name, names)
+            yield from _by_epoch(runs, name, names)
+        yield Plot(
+            section="matrices",
+            file=slug(f"matrix-{name}"),
+            title=names[name],
+            caption="Accuracy matrix (%), mean over seeds.",
+            draw=partial(figures.matrix, R=100 * curves.mean_matrix(runs.finished(name))),
+        )
+
+
+def _tasks(runs: Runs, name: str, names: Mapping[str, str]) -> Iterator[Plot]:
+    R = 100 * curves.cubes(runs.finished(name))[..., -1]
+    n, T = R.shape[:2]
+    if T < 2:
+        return
+    mean, std, _ = (part.reshape(T, T) for part in stats.band(R.reshape(n, T * T)))
+    yield Plot(
+        section="tasks",
+        file=slug(f"tasks-{name}"),
+        title=names[name],
+        caption=f"Accuracy on each experience along the stream, from light (1) to dark ({T}). Thin: each "
+        "seed; from five seeds on, 95 % bands.",
+        draw=partial(figures.tasks, R=R),
+        paper=False,
+        head=("experience", *(f"after {t}" for t in range(1, T + 1))),
+        rows=[(f"{j + 1}", *_cells(mean[:, j], std[:, j], number)) for j in range(T)],
+    )
+
+
+def _by_epoch(runs: Runs, name: str, names: Mapping[str, str]) -> Iterator[Plot]:
+    try:
+        values, epochs = curves.gradient_by_epoch(runs.finished(name))
+    except ValueError:
+        return
+    yield Plot(
+        section="layers-over-time",
+        file=slug(f"gradient-by-epoch-{name}"),
+        title=names[name],
+        caption="Norm of the loss's gradient by layer and epoch, mean over seeds; a line: a new experience. 0: "
+        "the embedding; 1 to L: the blocks; L+1: what comes after the last.",
+        draw=partial(figures.by_epoch, values=values, epochs=epochs),
+        paper=False,
+        head=("layer", *(f"{i + 1}" for i in range(values.shape[1]))),
+        rows=[(f"{layer}", *map(digits, row)) for layer, row in enumerate(values)],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +223,71 @@ class Panel:
                 dialect=dialect,
             )
 
+    def depth_over_the_stream(self) -> Iterator[Plot]:
+        """Effective depth, and how it drifts."""
+        note = "Tolerance: half a point, or one test image if that is more."
+        for file, shown, caption, xlabel in (
+            (
+                "effective-depth-so-far",
+                curves.depth_so_far(self.runs, self.members),
+                "Effective depth of the average accuracy on the experiences seen so far: its drift over the stream.",
+                "experiences learned",
+            ),
+            (
+                "effective-depth-when-learned",
+                curves.depth_when_learned(self.runs, self.members),
+                "Effective depth of each experience alone, right after learning it.",
+                "experience",
+            ),
+            (
+                "effective-depth-at-the-end",
+                curves.depth_at_end(self.runs, self.members),
+                "Effective depth of each experience alone, at the end of the stream; 0 where it is wholly forgotten.",
+                "experience",
+            ),
+        ):
+            yield from self._lines(
+                shown,
+                section="depth",
+                file=file,
+                caption=f"{caption} {note}",
+                labels=(xlabel, "effective depth (layers)"),
+                least=-0.2,
+            )
+
+    def cost(self) -> Iterator[Plot]:
+        """Accuracy against operations."""
+        shown = curves.accuracy_by_flops(self.runs, self.members)
+        depths = self._seeds("effective_depth")
+        rings = {
+            name: float(np.interp(depths[name].mean(), np.arange(len(curve.x)), curve.x))
+            for name, curve in shown.items()
+            if name in depths
+        }
+        if shown:
+            yield Plot(
+                section="cost",
+                file="accuracy-by-operations",
+                title=self.title,
+                caption="Average accuracy at the end of the stream against the operations of the sub-network that "
+                "answers, one image; ring: effective depth, mean over seeds.",
+                draw=partial(
+                    figures.lines,
+                    curves=shown,
+                    looks=self.looks,
+                    names=self.names,
+                    labels=("operations (MFLOP)", "average accuracy (%)"),
+                    rings=rings,
+                    log="",
+                ),
+                head=("experiment", "depth", "operations (MFLOP)", "average accuracy (%)"),
+                rows=[
+                    (self.names[name], f"{depth}", f"{x:.3g}", *_cells(mean, std, number))
+                    for name, curve in shown.items()
+                    for depth, (x, mean, std) in enumerate(_points(curve))
+                ],
+            )
+
     def by_layer(self) -> Iterator[Plot]:
         """What training did to the layers."""
         yield from self._lines(
@@ -173,18 +311,15 @@ class Panel:
             + (f" No shares (negative in a layer, or 0 in all): {', '.join(signed)}." if signed else ""),
             labels=("layer", "share of the importance (%)"),
         )
-
-    def matrices(self) -> Iterator[Plot]:
-        """One accuracy matrix an experiment, mean over seeds."""
-        for name in self.members:
-            if done := self.runs.finished(name):
-                yield Plot(
-                    section="matrices",
-                    file=slug(f"matrix-{name}"),
-                    title=self.names[name],
-                    caption="Accuracy matrix (%), mean over seeds.",
-                    draw=partial(figures.matrix, R=100 * curves.mean_matrix(done)),
-                )
+        for quantity, (label, caption) in AT_EACH_LAYER.items():
+            yield from self._lines(
+                curves.at_end_of_experiences(self.runs, self.members, quantity),
+                section="layers",
+                file=quantity.replace("_", "-"),
+                caption=f"{caption} Mean over the ends of experiences.",
+                labels=("layer", label),
+                text=digits,
+            )
 
     def _lines(
         self,
@@ -197,6 +332,8 @@ class Panel:
         dialect: str = "",
         rings: Mapping[str, float] | None = None,
         log: str = "",
+        text: Callable[[float], str] | None = None,
+        least: float = -np.inf,
     ) -> Iterator[Plot]:
         if shown:
             yield Plot(
@@ -212,10 +349,11 @@ class Panel:
                     labels=labels,
                     rings=rings or {},
                     log=log,
+                    least=least,
                 ),
                 head=("experiment", *(f"{x:.0f}" for x in max((curve.x for curve in shown.values()), key=len))),
                 rows=[
-                    (self.names[name], *_cells(*curve.band[:2], digits if log else number))
+                    (self.names[name], *_cells(*curve.band[:2], text or (digits if log else number)))
                     for name, curve in shown.items()
                 ],
                 dialect=dialect,

@@ -4,9 +4,10 @@ All formats (HTML, CSV, Markdown, LaTeX, figures) print these. The formulas are 
 in :mod:`acn_cl.stats`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ class Result:
         dialect: of forgetting, or "".
         seeds: the finished ones.
         values: one a seed in the report's unit, ``(n,)``.
+        checksums: of the runs' data, one a seed.
         undefined: why there is no number, or "". A measure undefined for one seed has none: half a sample is not one.
     """
 
@@ -35,7 +37,13 @@ class Result:
     dialect: str
     seeds: tuple[int, ...]
     values: Floats
+    checksums: tuple[str, ...] = ()
     undefined: str = ""
+
+    @property
+    def data(self) -> str:
+        """Short checksum of all that the number was computed from."""
+        return digest(self.checksums)
 
     @cached_property
     def summary(self) -> stats.Summary:
@@ -43,6 +51,11 @@ class Result:
         if self.undefined:
             return stats.Summary(len(self.seeds), np.nan, np.nan, np.nan, np.nan)
         return stats.summarise(self.values)
+
+    @cached_property
+    def bootstrap(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the mean; nan with few seeds (``stats.BOOTSTRAP_FROM``)."""
+        return (np.nan, np.nan) if self.undefined else stats.bootstrap_interval(self.values)
 
 
 class Results:
@@ -54,7 +67,7 @@ class Results:
 
     def __init__(self, runs: Runs) -> None:
         self._all = {
-            (experiment, measure.key, dialect): _result(done, measure, dialect)
+            (experiment, measure.key, dialect): _result(done, measure, dialect, runs)
             for experiment in runs.experiments
             if (done := runs.finished(experiment))
             for measure in MEASURES
@@ -101,7 +114,10 @@ class Results:
                 "std": result.summary.std,
                 "low95": result.summary.low,
                 "high95": result.summary.high,
+                "bootstrap_low95": result.bootstrap[0],
+                "bootstrap_high95": result.bootstrap[1],
                 "seeds": " ".join(map(str, result.seeds)),
+                "data": result.data,
                 "undefined": result.undefined,
             }
             for result in self
@@ -118,19 +134,34 @@ class Results:
                 "dialect": result.dialect,
                 "unit": result.measure.unit,
                 "value": value,
+                "data": checksum,
             }
             for result in self
-            for seed, value in zip(result.seeds, result.values, strict=True)
+            for seed, value, checksum in zip(result.seeds, result.values, result.checksums, strict=True)
         ]
         return pd.DataFrame(rows)
 
 
-def _result(done: list[Run], measure: Measure, dialect: str) -> Result:
+def digest(checksums: Iterable[str]) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of checksums, one a line: short enough for a table."""
+    return sha256("".join(f"{checksum}\n" for checksum in checksums).encode()).hexdigest()[:12]
+
+
+def _result(done: list[Run], measure: Measure, dialect: str, runs: Runs) -> Result:
     values, reasons = np.full(len(done), np.nan), []
     for i, run in enumerate(done):
         try:
-            values[i] = measure.of(run, dialect)
+            values[i] = measure.of(run, dialect, runs)
         except ValueError as reason:
             reasons.append(str(reason))
     seeds = tuple(run.seed for run in done)
-    return Result(done[0].experiment, measure, dialect, seeds, values, next(iter(reasons), ""))
+    checksums = tuple(_checksum(run, measure, runs) for run in done)
+    return Result(done[0].experiment, measure, dialect, seeds, values, checksums, next(iter(reasons), ""))
+
+
+def _checksum(run: Run, measure: Measure, runs: Runs) -> str:
+    """Of the run's data, and of its reference's where the measure has one."""
+    try:
+        return digest([run.checksum, measure.reference(run, runs).checksum]) if measure.reference else run.checksum
+    except ValueError:  # it has none, and the measure no number
+        return run.checksum

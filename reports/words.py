@@ -6,10 +6,13 @@ import numpy as np
 
 from acn_cl.reports.comparisons import Comparison
 from acn_cl.reports.measures import Measure
+from acn_cl.reports.results import Result
 from acn_cl.runs.load import Run
-from acn_cl.stats import Summary
+from acn_cl.stats import Paired, Summary, Unpaired
 
 NONE = "–"
+COUNTS = ("", "MFLOP")
+"""Units of what follows from the settings: it has no spread over seeds."""
 
 
 def number(value: float, unit: str = "%") -> str:
@@ -26,14 +29,21 @@ def digits(value: float) -> str:
 
 
 def mean_std(summary: Summary, unit: str = "%") -> str:
-    """``52.3 ± 1.2``; the mean alone where there is no spread to speak of: one seed, or a count without a unit."""
+    """``52.3 ± 1.2``; the mean alone where there is no spread to speak of: one seed, or a count."""
     mean = number(summary.mean, unit)
-    return f"{mean} ± {number(summary.std, unit)}" if unit and np.isfinite(summary.std) else mean
+    return f"{mean} ± {number(summary.std, unit)}" if unit not in COUNTS and np.isfinite(summary.std) else mean
 
 
-def interval(summary: Summary, unit: str = "%") -> str:
+def interval(summary: Summary | Unpaired, unit: str = "%") -> str:
     """``49.1 to 55.5``."""
     return f"{number(summary.low, unit)} to {number(summary.high, unit)}"
+
+
+def bootstrap(result: Result) -> str:
+    """``bootstrap interval 49.0 to 55.4; ``, or nothing where there is none."""
+    low, high = result.bootstrap
+    unit = result.measure.unit
+    return f"bootstrap interval {number(low, unit)} to {number(high, unit)}; " if np.isfinite(low) else ""
 
 
 def p_value(p: float) -> str:
@@ -60,6 +70,10 @@ def verdict(comparison: Comparison, a: str, b: str) -> str:
 
     The interval is that of the amount in the sentence: of "less" if it says less.
     """
+    return " ".join(filter(None, [_verdict(comparison, a, b), _equivalence(comparison), _late(comparison)]))
+
+
+def _verdict(comparison: Comparison, a: str, b: str) -> str:
     paired, measure = comparison.paired, comparison.measure
     if paired is None:
         return f"Undetermined: {a} and {b} have no finished seed in common."
@@ -72,10 +86,42 @@ def verdict(comparison: Comparison, a: str, b: str) -> str:
     if not np.isfinite(comparison.p):
         return f"Undetermined: {claim} on each of {difference.n} seeds, so the spread cannot be estimated."
     low, high = sorted(np.copysign(1, difference.mean) * np.array([difference.low, difference.high]))
-    evidence = f"95 % interval {number(low)} to {number(high)}, {p_phrase(comparison.p)}, n = {difference.n}"
+    test = ", sign-flip test" if comparison.test == "sign-flip" else ""
+    evidence = f"95 % interval {number(low)} to {number(high)}, {p_phrase(comparison.p)}, n = {difference.n}{test}"
     if comparison.decided:
         return f"{claim} ({evidence})."
-    return f"Undetermined: here {claim} ({evidence}). Detectable: {number(paired.detectable)} points."
+    return f"Undetermined: here {claim} ({evidence}). {_reach(comparison, paired)}"
+
+
+def _reach(comparison: Comparison, paired: Paired) -> str:
+    """What the test could have found."""
+    if comparison.test == "sign-flip":
+        return f"The least p of this test with {paired.difference.n} seeds: {p_value(paired.smallest_p)}, uncorrected."
+    return f"Detectable: {number(paired.detectable)} {points(comparison.measure)}."
+
+
+def _equivalence(comparison: Comparison) -> str:
+    """What the test of equivalence adds, if it was asked for."""
+    if not comparison.margin or not np.isfinite(comparison.p_equivalent):
+        return ""
+    margin = f"{comparison.margin:g} {points(comparison.measure)}"
+    found = f"(two one-sided tests, {p_phrase(comparison.p_equivalent)})"
+    if comparison.equivalent:
+        return f"Equivalent within {margin} {found}."
+    if comparison.decided:  # and that is what there is to say
+        return ""
+    return f"Not shown to be within {margin} of each other {found}."
+
+
+def _late(comparison: Comparison) -> str:
+    if not comparison.late:
+        return ""
+    return f"Declared after {comparison.late} of the runs had begun: not a test of what was said before."
+
+
+def points(measure: Measure) -> str:
+    """The unit of a difference, in words."""
+    return "points" if measure.unit == "%" else measure.unit
 
 
 def said(comparisons: Sequence[Comparison], a: str, b: str) -> list[str]:

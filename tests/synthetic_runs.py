@@ -79,8 +79,13 @@ def write_run(
     scenario: str = "task-incremental",
     forgets: float = 0.3,
     compresses: bool = False,
+    extra: Mapping[str, Any] | None = None,
+    layers: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write ``folder/<experiment>/seed-<n>/`` and return it."""
+    """Write ``folder/<experiment>/seed-<n>/`` and return it.
+
+    ``extra`` are keys of ``spec.json``, ``layers`` further rows of ``layers.parquet``.
+    """
     path = folder / experiment / f"seed-{seed}"
     path.mkdir(parents=True)
     if rows is None:
@@ -120,6 +125,7 @@ def write_run(
         "threads": 2,
         "precision": "fp32",
         "created": "2026-11-24T10:00:00Z",
+        **(extra or {}),
     }
     status = {
         "state": state,
@@ -136,7 +142,8 @@ def write_run(
     (path / "status.json").write_text(json.dumps(status))
     (path / "run.lock").touch()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=ACCURACY), path / "accuracy.parquet")
-    pq.write_table(pa.Table.from_pylist(_layers(seed, experiences, depth), schema=LAYERS), path / "layers.parquet")
+    of_layers = [*_layers(seed, experiences, depth), *layers]
+    pq.write_table(pa.Table.from_pylist(of_layers, schema=LAYERS), path / "layers.parquet")
     timing = [
         {"trained": t, "phase": phase, "seconds": seconds, "samples": 2 * SAMPLES}
         for t in range(experiences)
@@ -176,3 +183,21 @@ def write_grid(folder: Path, seeds: Sequence[int] = (0, 1, 2), depths: Sequence[
                         **options,
                     )
     return folder
+
+
+def measured(depth: int = 3, experiences: int = 4) -> dict[str, Any]:
+    """What a run may record besides, for ``write_run(**measured())``: memory, operations, gradients, similarity."""
+    quantities = (("direct_gradient_share", 0.9), ("cka", 1.0))
+    return {
+        "extra": {
+            "peak_memory": 300 * 2**20,
+            "flops_by_depth": [1_000_000 * (1 + k) for k in range(depth + 1)],
+            "data_checksum": "ab" * 32,
+        },
+        "layers": [
+            {"trained": t, "epoch": -1, "layer": k, "quantity": quantity, "value": top - 0.1 * k - 0.01 * t}
+            for quantity, top in quantities
+            for t in range(experiences)
+            for k in range(depth + 1)
+        ],
+    }

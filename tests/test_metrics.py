@@ -36,6 +36,10 @@ def test_by_hand():
     assert metrics.min_accuracy(R) == pytest.approx((0.3 + 0.6) / 2)
     assert metrics.worst_case_accuracy(R) == pytest.approx(0.7 / 3 + 2 / 3 * 0.45)
     assert metrics.forgetting_by_age(R) == pytest.approx([(-0.05 + 0.2) / 2, 0.6])
+    assert metrics.recency_gap(R) == pytest.approx(0.7 - (0.3 + 0.6) / 2)
+    assert metrics.windowed_plasticity(R) == pytest.approx((0.05 + 0.7 + 0.5) / 3)
+    assert metrics.windowed_forgetting(R) == pytest.approx((0.65 + 0.2 - 0.1) / 3)
+    assert metrics.windowed_plasticity(R, window=2) == pytest.approx((0.05 + 0.7 + 0.4) / 3)
 
 
 def test_the_last_row_may_be_the_best_one():
@@ -73,6 +77,29 @@ def test_against_loops(R):
     assert metrics.forward_transfer(R, R[0]) == pytest.approx(sum(R[j - 1, j] - R[0, j] for j in range(1, T)) / (T - 1))
     ages = [[R[j, j] - R[j + age, j] for j in range(T - age)] for age in range(1, T)]
     assert metrics.forgetting_by_age(R) == pytest.approx([sum(age) / len(age) for age in ages])
+
+
+@given(matrices(least=3), st.integers(2, 7))
+def test_windowed_measures_against_loops(A, window):
+    N, T = A.shape
+    pairs = [(m, n) for m in range(N) for n in range(m + 1, N) if n - m < window]
+    rises = [max(A[n, j] - A[m, j] for m, n in pairs) for j in range(T)]
+    falls = [max(A[m, j] - A[n, j] for m, n in pairs) for j in range(T)]
+    assert metrics.windowed_plasticity(A, window=window) == pytest.approx(sum(rises) / T)
+    assert metrics.windowed_forgetting(A, window=window) == pytest.approx(sum(falls) / T)
+
+
+@given(matrices())
+def test_recency_gap_against_loops(R):
+    T = len(R)
+    assert metrics.recency_gap(R) == pytest.approx(R[-1, -1] - sum(R[-1, j] for j in range(T - 1)) / (T - 1))
+
+
+def test_what_was_not_evaluated_is_in_no_window():
+    A = np.array([[0.5, np.nan], [0.9, np.nan], [0.4, 0.2], [0.6, 0.8]])
+    learning = [0, 0, 1, 1]
+    assert metrics.windowed_plasticity(A, learning) == pytest.approx((0.4 + 0.6) / 2)
+    assert metrics.windowed_forgetting(A, learning) == pytest.approx((0.5 - 0.6) / 2)
 
 
 @given(matrices())
@@ -150,6 +177,9 @@ def test_a_trace_sees_the_dip_that_the_ends_do_not():
         (lambda: metrics.average_accuracy(np.zeros((0, 0))), "T >= 1"),
         (lambda: metrics.forward_transfer(R, [0.1, 0.1]), "initial has one accuracy an experience"),
         (lambda: metrics.intransigence(R, [0.1, np.nan, 0.1]), "joint has entries"),
+        (lambda: metrics.recency_gap([[0.5]]), "at least two experiences"),
+        (lambda: metrics.windowed_plasticity(LOWER), "two moments within a window"),
+        (lambda: metrics.windowed_forgetting(R, window=1), "at least two moments"),
         (lambda: metrics.min_accuracy(R, [0, 2, 2]), "without a gap"),
         (lambda: metrics.min_accuracy(R, [0, 1]), "one row|trace has shape"),
     ],

@@ -76,7 +76,10 @@ def test_what_is_undefined_has_a_reason_and_no_number(runs):
     found = results.of("ac_mixer-si", "forward_transfer")
     assert np.isnan(found.summary.mean)
     assert "not defined in task-incremental" in found.undefined
-    assert set(results.undefined) == {"forward_transfer", "stability_gap"}
+    not_recorded = {"peak_memory", "flops", "flops_kept", "accuracy_per_gflop", "accuracy_per_gflop_kept"}
+    within = {"stability_gap", "windowed_plasticity", "windowed_forgetting"}
+    others = {"forward_transfer", "intransigence", "accuracy_under_noise"}
+    assert set(results.undefined) == not_recorded | within | others
 
 
 def test_forward_transfer_where_one_head_serves_all(tmp_path):
@@ -412,6 +415,139 @@ def test_gradients_and_importance_by_layer(tmp_path):
     np.testing.assert_allclose(curves.importance_by_layer(runs, ["a"])["a"].seeds, [[0, 100 / 3, 200 / 3]])
 
 
+def test_quantities_at_the_end_of_experiences_are_drawn_where_recorded(tmp_path):
+    def row(trained, layer, quantity, value):
+        return {"trained": trained, "epoch": -1, "layer": layer, "quantity": quantity, "value": value}
+
+    rows = [row(t, k, "direct_gradient_share", 0.8 - 0.1 * k - 0.2 * t) for t in (0, 1) for k in (1, 2)]
+    synthetic.write_run(tmp_path, "a", 0, experiences=2, depth=2, layers=rows)
+    synthetic.write_run(tmp_path, "b", 0, experiences=2, depth=2)
+    runs = load_runs(tmp_path)
+    found = curves.at_end_of_experiences(runs, ["a", "b"], "direct_gradient_share")
+    assert list(found) == ["a"]
+    np.testing.assert_allclose(found["a"].seeds, [[np.nan, 0.6, 0.5, np.nan]])  # not at the embedding, nor the head
+    drawn = {plot.file for plot in plots(runs, Results(runs))}
+    assert "direct-gradient-share" in drawn and "cka" not in drawn
+
+
+def test_gradients_by_epoch_are_means_over_seeds(tmp_path):
+    for seed in (0, 1):
+        synthetic.write_run(tmp_path, "a", seed, experiences=3, depth=1)
+    runs = load_runs(tmp_path)
+    values, epochs = curves.gradient_by_epoch(runs.finished("a"))
+    assert (values.shape, epochs) == ((3, 6), 2)
+    rows = runs.layers[(runs.layers["trained"] == 2) & (runs.layers["epoch"] == 1) & (runs.layers["layer"] == 0)]
+    assert values[0, 5] == pytest.approx(rows["value"].mean())
+    with pytest.raises(ValueError, match="not recorded"):
+        curves.gradient_by_epoch(list(load_runs(_imported(tmp_path)).runs))
+
+
+def _imported(folder):
+    (folder / "theirs.csv").write_text("0.9,\n0.5,0.8\n")
+    return folder / "theirs.csv"
+
+
+def by_hand(tmp_path, **options):
+    """Two experiences, three depths, 100 images each: k* is 1 after the first; of the two together it is 2."""
+    cube = np.full((2, 2, 3), np.nan)
+    cube[0, 0] = [0.50, 0.90, 0.90]
+    cube[1, 0] = [0.50, 0.60, 0.70]
+    cube[1, 1] = [0.80, 0.80, 0.80]
+    rows = synthetic.accuracy_rows(cube)
+    synthetic.write_run(tmp_path, "a", 0, rows=rows, experiences=2, depth=2, **options)
+    return load_runs(tmp_path)
+
+
+def test_effective_depth_over_the_stream_by_hand(tmp_path):
+    runs = by_hand(tmp_path)
+    np.testing.assert_array_equal(curves.depth_so_far(runs, ["a"])["a"].seeds, [[1, 2]])
+    np.testing.assert_array_equal(curves.depth_when_learned(runs, ["a"])["a"].seeds, [[1, 0]])
+    np.testing.assert_array_equal(curves.depth_at_end(runs, ["a"])["a"].seeds, [[2, 0]])
+    assert Results(runs).of("a", "effective_depth_drift").values == pytest.approx([1])
+
+
+def test_cost_by_hand(tmp_path):
+    runs = by_hand(tmp_path, extra={"peak_memory": 3 * 2**20, "flops_by_depth": [10**6, 3 * 10**6, 4 * 10**6]})
+    results = Results(runs)
+    found = {measure.key: results.of("a", measure.key).summary.mean for measure in MEASURES if measure.cost}
+    assert found == pytest.approx(
+        {
+            "training_time": 3.0,
+            "evaluation_time": 0.5,
+            "saving_time": 0.1,
+            "training_speed": 400 / 3,
+            "peak_memory": 3.0,
+            "parameters": 14_000,
+            "flops": 4.0,
+            "flops_kept": 100.0,  # k* = 2 of 2
+            "accuracy_per_gflop": 75 / 0.004,
+            "accuracy_per_gflop_kept": 75 / 0.004,
+        }
+    )
+    np.testing.assert_allclose(curves.accuracy_by_flops(runs, ["a"])["a"].x, [1, 3, 4])
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [1, 2, -3], ["1", "2", "3"]])
+def test_operations_that_make_no_sense_are_not_used(tmp_path, wrong):
+    runs = by_hand(tmp_path, extra={"flops_by_depth": wrong})
+    assert "not 3 positive numbers" in Results(runs).of("a", "flops").undefined
+
+
+def test_what_was_not_recorded_is_not_mentioned(report):
+    text = report.read_text()
+    for absent in ("peak memory was not", "operations by depth were not", "Direct", "CKA"):
+        assert absent not in text
+
+
+def test_intransigence_is_against_the_joint_run_of_the_same_seed(tmp_path):
+    cubes = {}
+    for name, strategy, forgets in (("n", "naive", 0.4), ("j", "joint", 0.1)):
+        for seed in (0, 1, *([2] if name == "n" else [])):
+            cubes[name, seed] = synthetic.accuracy_by_depth(seed, forgets=forgets)[..., -1]
+            settings = {"strategy.name": strategy}
+            synthetic.write_run(tmp_path, name, seed, settings=settings, forgets=forgets)
+    runs = load_runs(tmp_path)
+    assert "no finished run of strategy joint" in Results(runs).of("n", "intransigence").undefined  # seed 2 has none
+    shutil.rmtree(tmp_path / "n" / "seed-2")
+    found = Results(load_runs(tmp_path)).of("n", "intransigence")
+    expected = [100 * np.mean([cubes["j", s][k, k] - cubes["n", s][k, k] for k in range(4)]) for s in (0, 1)]
+    assert found.values == pytest.approx(expected)
+    assert found.checksums != tuple(run.checksum for run in runs.finished("n"))[:2]
+    assert Results(runs).of("j", "intransigence").undefined
+
+
+def test_a_joint_run_of_other_settings_is_no_reference(tmp_path):
+    synthetic.write_run(tmp_path, "n", 0)
+    synthetic.write_run(tmp_path, "j", 0, settings={"strategy.name": "joint", "epochs": 7})
+    assert Results(load_runs(tmp_path)).of("n", "intransigence").undefined
+
+
+def test_a_class_incremental_report_says_what_is_not_stored(tmp_path):
+    synthetic.write_run(tmp_path / "runs", "a", 0, scenario="class-incremental")
+    text = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
+    assert "Confusion between experiences is not shown" in text
+    R = synthetic.accuracy_by_depth(0)[..., -1]
+    found = Results(load_runs(tmp_path / "runs")).of("a", "recency_gap").values
+    assert found == pytest.approx([100 * (R[3, 3] - R[3, :3].mean())])
+
+
+def test_accuracy_under_noise_is_a_measure(noisy):
+    results = Results(noisy)
+    found = results.of("tested", "accuracy_under_noise").values
+    np.testing.assert_allclose(found, results.of("tested", "average_accuracy").values - 15)
+    assert results.of("not-tested", "accuracy_under_noise").undefined == "not tested under noise"
+
+
+def test_bootstrap_intervals_from_enough_seeds(tmp_path):
+    for seed in range(stats.BOOTSTRAP_FROM):
+        synthetic.write_run(tmp_path / "runs", "a", seed, experiences=2, depth=1)
+    result = Results(load_runs(tmp_path / "runs")).of("a", "average_accuracy")
+    assert result.bootstrap == stats.bootstrap_interval(result.values)
+    low, high = result.bootstrap
+    text = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
+    assert f"bootstrap interval {words.number(low)} to {words.number(high)}" in text
+
+
 def test_importance_has_shares_only_where_it_is_a_mass(tmp_path):
     path = synthetic.write_run(tmp_path, "a", 0, experiences=2, depth=1)
     for values in ([0.0, 0.0], [1.0, -0.1]):
@@ -524,7 +660,8 @@ def test_the_docs_list_every_measure_as_the_report_prints_it():
 
 def test_the_docs_list_every_file(report):
     patterns = re.findall(r"^\| `([^`]+)` \|", (DOCS / "reports.md").read_text(), re.M)
-    written = {p.relative_to(report.parent).as_posix() for p in report.parent.rglob("*.*")} | {"noise.csv"}
+    written = {p.relative_to(report.parent).as_posix() for p in report.parent.rglob("*.*")}
+    written |= {"noise.csv", "published.csv"}
     assert [name for name in written if not any(fnmatch(name, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in written)] == []
 

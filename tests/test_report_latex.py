@@ -43,9 +43,12 @@ def test_every_table_of_a_report_compiles(compile_latex, tmp_path):
     store = synthetic.write_grid(tmp_path / "runs")
     for seed in (0, 1):
         for number, name in enumerate(EVIL):
-            synthetic.write_run(store, f"evil-{number}", seed, axes={"backbone.name": name, "strategy.name": "naive"})
+            axes = {"backbone.name": name, "strategy.name": "naive"}
+            extra = {"comparisons": [{"experiments": ["evil-0", "evil-1"]}]}
+            synthetic.write_run(store, f"evil-{number}", seed, axes=axes, settings={"name": EVIL[0]}, extra=extra)
     tables = make_report([store], tmp_path / "out").with_name("tables")
     names = {path.stem for path in tables.iterdir()}
+    assert len([name for name in names if name.startswith("declared-")]) == 1
     assert {"summary-from-learned", "summary-max-all", "comparisons-backbone.name-average_forgetting-max-all"} <= names
     log = compile_latex("\\clearpage\n".join(rf"\input{{{path.as_posix()}}}" for path in sorted(tables.iterdir())))
     assert "Missing character" not in log

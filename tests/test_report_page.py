@@ -20,7 +20,12 @@ EVIL = "<script>document.title='taken'</script>"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    folder = synthetic.write_grid(tmp_path_factory.mktemp("runs"))
+    more = synthetic.measured()
+    more["extra"]["comparisons"] = [
+        {"axis": "backbone.name", "values": ["ac_mixer", "res_mixer"], "primary": True},
+        {"experiments": ["ac_mixer-si", "res_mixer-naive"], "measure": "effective_depth"},
+    ]
+    folder = synthetic.write_grid(tmp_path_factory.mktemp("runs"), **more)
     axes = {"backbone.name": EVIL, "strategy.name": "si"}
     synthetic.write_run(folder, "evil", 0, axes=axes)
     synthetic.write_run(folder, "evil", 1, axes=axes, state="failed", error=EVIL)
@@ -29,7 +34,10 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(store, tmp_path_factory):
-    return make_report([store], tmp_path_factory.mktemp("out"))
+    """Everything that a report can have, but for noise and published numbers."""
+    theirs = tmp_path_factory.mktemp("theirs") / f"{EVIL.replace('/', '')}.csv"
+    theirs.write_text("90,,,\n70,91,,\n60,70,88,\n50,60,70,90\n")
+    return make_report([store, theirs], tmp_path_factory.mktemp("out"), equivalence=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +111,29 @@ def test_the_picker_changes_the_numbers(page, store):
 
 def test_the_picker_changes_the_verdicts(page):
     page.select_option("select[name=measure]", "average_forgetting")
-    assert "forgets" in page.inner_text("#findings")
+    page.locator("#findings details.more > summary").first.click()
+    assert "forgets" in page.inner_text("#findings details.more")
     page.select_option("select[name=measure]", "average_accuracy")
-    said = page.inner_text("#findings")
+    said = page.inner_text("#findings details.more")
     assert "more accurate than" in said and "forgets" not in said
+
+
+def test_declared_comparisons_stay_whatever_is_chosen(page):
+    said = page.inner_text("#findings")
+    assert "Declared by the recipe synthetic" in said
+    page.select_option("select[name=measure]", "learning_accuracy")
+    page.select_option("select[name=dialect]", "max-all")
+    assert "Forgetting, from-learned · naive:" in page.inner_text("#findings")
+    assert not page.locator("#findings details.more p").first.is_visible()
+    page.locator("#findings details.more > summary").first.click()
+    assert page.locator("#findings details.more p").first.is_visible()
+
+
+def test_the_cost_table_sorts(page):
+    head = page.locator("#cost th button").nth(1)
+    head.click()
+    assert page.locator("#cost th").nth(1).get_attribute("aria-sort") == "ascending"
+    assert column(page, "#cost table", 1)[-1] == "–"  # imported: not known, so last
 
 
 def test_the_difference_map_subtracts_what_is_chosen(page):

@@ -95,6 +95,41 @@ def test_equivalence_is_two_one_sided_tests():
     assert np.isnan(stats.equivalence([0.1], [0.1], 0.05))
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 8), (8, 3)])
+def test_unpaired_is_scipys_welch(n, m):
+    random = np.random.default_rng(n)
+    a, b = random.normal(1, 2, n), random.normal(0, 0.5, m)
+    found = stats.unpaired(stats.summarise(a), stats.summarise(b))
+    expected = scipy_stats.ttest_ind(a, b, equal_var=False)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.mean, found.low, found.high, found.p) == pytest.approx(
+        (a.mean() - b.mean(), low, high, expected.pvalue)
+    )
+    assert found.agrees == (low <= 0 <= high)
+
+
+def test_what_has_no_spread_or_no_number_of_seeds_has_no_joint_interval():
+    one, some = stats.summarise([1.0]), stats.summarise([1.0, 2.0])
+    unknown = stats.Summary(0, 5.0, 1.0, np.nan, np.nan)
+    constant = stats.summarise([1.0, 1.0])
+    for other in (one, unknown):
+        found = stats.unpaired(some, other)
+        assert np.isnan([found.low, found.high, found.p]).all()
+        assert found.agrees is None
+    assert stats.unpaired(constant, constant).agrees is None
+    assert stats.unpaired(some, unknown).mean == -3.5
+
+
+def test_bootstrap_interval_is_scipys_with_a_fixed_seed():
+    x = np.random.default_rng(1).exponential(1, stats.BOOTSTRAP_FROM)
+    found = stats.bootstrap_interval(x)
+    assert found == stats.bootstrap_interval(x)
+    resampled = np.random.default_rng(7).choice(x, (20_000, len(x))).mean(axis=1)
+    assert found == pytest.approx(np.percentile(resampled, [2.5, 97.5]), abs=0.02)
+    assert np.isnan(stats.bootstrap_interval(x[:-1])).all()
+    assert np.isnan(stats.bootstrap_interval(np.ones(40))).all()
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -146,3 +181,19 @@ def test_detectable_difference_at_the_edges():
     assert stats.minimum_detectable_difference(1.0, 1) == np.inf
     assert stats.minimum_detectable_difference(0.0, 5) == 0.0
     assert stats.minimum_detectable_difference(1.0, 5) < stats.minimum_detectable_difference(1.0, 4)
+
+
+def bootstrap_coverage(n, trials=2000, resamples=1000):
+    """How often a percentile bootstrap interval of n normal values holds their true mean."""
+    random = np.random.default_rng(n)
+    values = random.normal(0.3, 2.0, (trials, n))
+    held = 0
+    for x in values:
+        low, high = np.percentile(x[random.integers(0, n, (resamples, n))].mean(axis=1), [2.5, 97.5])
+        held += low <= 0.3 <= high
+    return held / trials
+
+
+def test_bootstrap_intervals_cover_from_where_they_are_given_and_not_before():
+    assert bootstrap_coverage(stats.BOOTSTRAP_FROM) == pytest.approx(0.95, abs=0.02)
+    assert bootstrap_coverage(8) < 0.93

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,22 @@ from numpy.typing import NDArray
 
 from acn_cl.errors import UserError, suggest
 from acn_cl.runs.folder import Status, read_status
+from acn_cl.runs.matrices import Matrix, read_matrices
 from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
 
 Floats = NDArray[np.float64]
-KINDS = {str: "text", int: "an integer", dict: "an object"}
+KINDS = {str: "text", int: "an integer", dict: "an object", list: "a list"}
 REQUIRED: dict[str, type] = {"id": str, "seed": int}
-OPTIONAL: dict[str, type] = {"experiment": dict, "axes": dict, "versions": dict, "parameters": int}
+OPTIONAL: dict[str, type] = {
+    "experiment": dict,
+    "axes": dict,
+    "versions": dict,
+    "parameters": int,
+    "comparisons": list,
+    "peak_memory": int,
+    "flops_by_depth": list,
+    "data_checksum": str,
+}
 """Keys of ``spec.json`` that are read, and what they must be; an optional one may also be null."""
 MOST_CELLS = 50_000_000
 """Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB. A larger number is a damaged one."""
@@ -43,6 +54,8 @@ class Run:
         spec: ``spec.json`` as it is.
         status: what the run was doing last; ``died`` when it says running but nobody holds its lock.
         accuracy, layers, timing: the tidy tables of :mod:`acn_cl.runs.schema`; empty where not yet written.
+        checksum: SHA-256 over the run's data as :func:`checksum_of` has it; of somebody's CSV, that of the file.
+        imported: whether it is somebody's accuracy matrix, of which nothing else is known.
     """
 
     path: Path
@@ -53,6 +66,8 @@ class Run:
     accuracy: pd.DataFrame = field(repr=False)
     layers: pd.DataFrame = field(repr=False)
     timing: pd.DataFrame = field(repr=False)
+    checksum: str = ""
+    imported: bool = False
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -87,9 +102,16 @@ class Run:
     @property
     def test_samples(self) -> int:
         """Test images of all experiences learned, as evaluated after the last."""
+        return int(self.samples.sum())
+
+    @cached_property
+    def samples(self) -> NDArray[np.int64]:
+        """Test images of each experience learned, ``(T,)``, as evaluated after the last; 0 where it was not."""
         rows = self._test
-        last = rows[(rows["step"] == -1) & (rows["trained"] == len(self.by_depth) - 1) & (rows["depth"] == 0)]
-        return int(last.loc[last["evaluated"] < len(self.by_depth), "samples"].sum())
+        learned = len(self.by_depth)
+        rows = rows[(rows["step"] == -1) & (rows["trained"] == learned - 1) & (rows["depth"] == 0)]
+        by_experience = rows.set_index("evaluated")["samples"].reindex(range(learned), fill_value=0)
+        return by_experience.to_numpy(dtype=np.int64)
 
     @property
     def conditions(self) -> list[str]:
@@ -221,6 +243,16 @@ class Runs:
         """R by depth, ``(T, T, L+1)``."""
         return self.run(experiment, seed).by_depth
 
+    def beside(self, run: Run, strategy: str) -> Run | None:
+        """The finished run of the same seed, alike in everything but its strategy, which is ``strategy``."""
+        found = self._finished.get((strategy, run.seed, _but_its_strategy(run)))
+        return None if found is run else found
+
+    @cached_property
+    def _finished(self) -> dict[tuple[str, int, str], Run]:
+        done = [run for run in self.runs if run.status.state == "done" and not run.imported]
+        return {(_strategy(run), run.seed, _but_its_strategy(run)): run for run in done}
+
     @cached_property
     def _by_name(self) -> dict[tuple[str, int], Run]:
         return {(run.experiment, run.seed): run for run in self.runs}
@@ -238,8 +270,9 @@ class Runs:
 def load_runs(*folders: Path | str) -> Runs:
     """Read the runs in ``folders``, merged: run stores, experiments' folders or single runs.
 
-    A run that cannot be read is listed in ``.unreadable`` and the others are still there. The same run found twice
-    counts once if the copies are identical.
+    A ``.csv`` file among them holds accuracy matrices of somebody else: see :mod:`acn_cl.runs.matrices`. A run that
+    cannot be read is listed in ``.unreadable`` and the others are still there. The same run found twice counts once if
+    the copies are identical.
 
     Raises:
         UserError: a folder does not exist or holds no run; two different runs bear the same experiment and seed; the
@@ -247,8 +280,9 @@ def load_runs(*folders: Path | str) -> Runs:
     """
     if not folders:
         raise UserError("no folder of runs was given")
-    paths = sorted({path for folder in folders for path in _run_folders(Path(folder))})
-    runs: list[Run] = []
+    files = sorted({Path(f).resolve() for f in folders if _is_csv(Path(f))})
+    paths = sorted({path for folder in folders if not _is_csv(Path(folder)) for path in _run_folders(Path(folder))})
+    runs = [run for file in files for run in _imported(file)]
     unreadable: list[Unreadable] = []
     for path in paths:
         try:
@@ -266,9 +300,38 @@ def read_run(path: Path) -> Run:
     """
     spec = _spec(path / "spec.json")
     status = read_status(path)
-    tables = {name: _table(path / f"{name}.parquet") for name in TABLES}
-    _check_accuracy(path / "accuracy.parquet", tables["accuracy"], done=status.state == "done")
-    return Run(path, spec["id"], spec["seed"], spec, status, **tables)
+    accuracy, layers, timing = (_table(path / f"{name}.parquet") for name in TABLES)
+    _check_accuracy(path / "accuracy.parquet", accuracy, done=status.state == "done")
+    own = (path, spec["id"], spec["seed"], spec, status)
+    return Run(*own, accuracy, layers, timing, checksum_of(path))
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256 of a run's data: of the lines that ``sha256sum`` prints for its spec and tables, those that are there.
+
+    The same as ``sha256sum accuracy.parquet layers.parquet spec.json timing.parquet | sha256sum`` in the folder.
+    """
+    names = sorted([*(f"{name}.parquet" for name in TABLES), "spec.json"])
+    files = [path / name for name in names if (path / name).exists()]
+    lines = [f"{sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def _imported(file: Path) -> list[Run]:
+    """Somebody's accuracy matrices as runs of which only those are known."""
+    matrices, checksum = read_matrices(file)
+    return [_as_run(file, matrix, checksum) for matrix in matrices]
+
+
+def _as_run(file: Path, matrix: Matrix, checksum: str) -> Run:
+    spec = {"id": matrix.experiment, "seed": matrix.seed, "experiment": {}, "axes": {}, "notes": matrix.notes}
+    layers, timing = (pd.DataFrame(TABLES[name].empty_table().to_pandas()) for name in ("layers", "timing"))
+    own = (file, matrix.experiment, matrix.seed, spec, Status("done"))
+    return Run(*own, matrix.accuracy, layers, timing, checksum, imported=True)
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -355,6 +418,8 @@ def _merged(runs: Sequence[Run]) -> list[Run]:
                 f"{run.experiment!r} seed {run.seed} is in two folders and differs: {other.path}, {run.path}"
             )
         sibling = first.setdefault(run.experiment, run)
+        if sibling.imported != run.imported:
+            raise UserError(f"{run.experiment!r} is two things: {sibling.path}, {run.path}; rename the file")
         if changed := _changed(sibling.settings, run.settings):
             raise UserError(
                 f"{run.experiment!r} was run with different settings ({'; '.join(changed)}) in {sibling.path} and "
@@ -376,6 +441,17 @@ def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     a, b = flatten(a), flatten(b)
     keys = filter(is_the_experiment, {**a, **b})
     return [f"{key}: {a.get(key)}, {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
+
+
+def _strategy(run: Run) -> str:
+    section = run.settings.get("strategy") or {}
+    return str(section.get("name", "") if isinstance(section, Mapping) else section)
+
+
+def _but_its_strategy(run: Run) -> str:
+    """All that says what was run, less the strategy, as text that is the same for equal settings."""
+    settings = {key: value for key, value in flatten(run.settings).items() if is_the_experiment(key)}
+    return json.dumps({k: v for k, v in sorted(settings.items()) if k.split(".")[0] != "strategy"}, sort_keys=True)
 
 
 def is_the_experiment(setting: str) -> bool:

@@ -1,6 +1,8 @@
 """What the files of a run hold. One folder a run: ``RUNS_DIR/<experiment>/seed-<n>/``.
 
-``spec.json``         the resolved spec of this one run, with schema version, package versions, commit and device
+``spec.json``         the resolved spec of this one run, with schema version, package versions, commit and device; where
+                      known: ``comparisons`` that its recipe declares, ``parameters``, ``peak_memory`` (bytes),
+                      ``flops_by_depth`` (one image forward, sub-networks 0..L), ``data_checksum`` of the data set
 ``accuracy.parquet``  one row an (experience trained, experience evaluated, depth): see :data:`ACCURACY`
 ``layers.parquet``    one row a (experience, epoch, layer, quantity): see :data:`LAYERS`
 ``timing.parquet``    one row a phase of the run: see :data:`TIMING`
