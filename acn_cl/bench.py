@@ -1,34 +1,40 @@
 """How fast the suite is: beside plain Avalanche, and beside what the hardware's matrix products allow.
 
-All sides of a comparison are timed in turn within one process, round after round, so that whatever else the machine
-does falls on all of them; a ratio is taken within each round. A time is that of one optimiser step of one run, in
-seconds, what the strategy does at an experience's end included in its share.
+All sides of a comparison are timed in turn, round after round, so that whatever else the machine does falls on all of
+them; a ratio is taken within each round. Plain Avalanche trains in a process of its own, which waits when it is not
+its turn, so that it has nothing of ours. A time is that of one optimiser step of one run, in seconds, what the strategy
+does at an experience's end included in its share.
 """
 
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import torch
+from pydantic import ValidationError
 
+from acn_cl.errors import SpecError
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.environment import versions
 from acn_cl.runs.files import write_atomically, write_json
-from acn_cl.spec import Experiment
+from acn_cl.spec import Experiment, message_of
 from acn_cl.training.device import autocast, choose_device, choose_precision
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.per_run import choose_per_run
-from acn_cl.training.plain_avalanche import PlainAvalanche
 from acn_cl.training.session import Results
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_training import StackTraining
 
+PLAIN_PROGRAM = "acn_cl.training.plain_avalanche"
 PLAIN, ONE, STACK, LIMIT = "plain Avalanche", "ours, one run", "ours, stacked", "matrix products alone"
 
 
@@ -49,6 +55,9 @@ class Plan:
         experiences: how many are learned when a step is timed, for the growth curve.
         batch_size: images a step and run.
         rounds: how often each side is timed, after one round that does not count.
+
+    Raises:
+        SpecError: there is no such device or precision.
     """
 
     device: str = "auto"
@@ -63,6 +72,13 @@ class Plan:
     experiences: Sequence[int] = (2, 20)
     batch_size: int = 64
     rounds: int = 7
+
+    def __post_init__(self) -> None:
+        try:
+            self.experiment()
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SpecError(first["loc"], message_of(dict(first))) from None
 
     def experiment(self, **changes: Any) -> Experiment:
         """One epoch an experience of this plan; ``images``, ``depth``, ``width`` and ``strategy`` may be changed."""
@@ -214,6 +230,54 @@ class Ours:
         return _seconds(lambda: self.training.learn(experience), self._device) / self.steps / self._runs
 
 
+class Plain:
+    """Plain Avalanche in a process of its own, one run that learns one experience after the other.
+
+    Args:
+        experiment: of the run; its seed is 0.
+        device: where it trains.
+        steps: of an experience.
+    """
+
+    def __init__(self, experiment: Experiment, device: torch.device, steps: int) -> None:
+        told = {
+            "experiment": experiment.as_dict(),
+            "seed": 0,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+        }
+        self._steps, self._next = steps, 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", PLAIN_PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self._ask(json.dumps(told))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # closes its input, at which it ends
+
+    def next(self) -> float:
+        """Learn the next experience."""
+        self._ask(str(self._next))
+        self._next += 1
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{PLAIN_PROGRAM} ended with code {self._process.wait()}; its error stands above")
+        return float(answer) / self._steps
+
+    def _ask(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     _wait(device)
     started = time.perf_counter()
@@ -236,20 +300,11 @@ def compare(plan: Plan, strategy: str, depth: int) -> dict[str, Any]:
     device = choose_device(plan.device)
     precision = choose_precision(plan.precision, device)
     width = max(plan.stacks)
-    plain = PlainAvalanche(experiment, 0, device)
     one, stack = Ours(experiment, 1), Ours(experiment, width)
     products = MatrixProducts(experiment, device, precision)
-    numbers = iter(range(plan.rounds + 1))
-    steps = one.steps
-    times = alternate(
-        {
-            PLAIN: lambda: _seconds(lambda: plain.learn(next(numbers)), device) / steps,
-            ONE: one.next,
-            STACK: stack.next,
-            LIMIT: products.step,
-        },
-        plan.rounds,
-    )
+    with Plain(experiment, device, one.steps) as plain:
+        sides = {PLAIN: plain.next, ONE: one.next, STACK: stack.next, LIMIT: products.step}
+        times = alternate(sides, plan.rounds)
     return {
         "strategy": strategy,
         "depth": depth,

@@ -68,11 +68,11 @@ def run(
     runs: Annotated[Path | None, typer.Option("--out", help="Folder of the runs. [default: runs/<recipe>]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto or avalanche.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, avalanche or stacked.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Make the report at the end, in OUT/report.")] = False,
 ) -> None:
-    """Run a recipe. What is done already is skipped; what was cut off starts again."""
+    """Run a recipe. What is done already is skipped; what was cut off goes on from its last checkpoint."""
     chosen = [f"{key}={value}" for key, value in _given(device=device, precision=precision, engine=engine)]
     loaded = load_recipe(recipe, [*(set_ or []), *chosen], seeds)
     folder = runs if runs is not None else Path("runs") / loaded.name
@@ -177,31 +177,65 @@ def _mean_and_std(measure: Callable[[Any], Any], matrices: Sequence[Any]) -> str
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are merged.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs, and CSV files of accuracy matrices; merged.")
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("report"),
+    equivalence: Annotated[
+        float, typer.Option(metavar="POINTS", help="Also test whether two differ by less than so many points.")
+    ] = 0.0,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="REPORT", help="Compute every number of a report.html again instead.")
+    ] = None,
 ) -> None:
-    """Make report.html, results.csv, results.md and figures from run folders."""
-    _report(runs, folder)
+    """Make report.html, results.csv, results.md, tables and figures from run folders; or verify a report."""
+    if verify is not None:
+        raise typer.Exit(_verify(verify, runs or []))
+    if not runs:
+        raise UserError("a folder of runs is wanted: acn-cl report runs/quick")
+    _report(runs, folder, equivalence)
 
 
-def _report(runs: Sequence[Path], folder: Path) -> None:
+def _report(runs: Sequence[Path], folder: Path, equivalence: float = 0.0) -> None:
     from acn_cl.reports import make_report
 
-    path = make_report(runs, folder)
+    path = make_report(runs, folder, equivalence)
     out.print(f"report: {path.resolve()}", markup=False, soft_wrap=True)
+
+
+def _verify(path: Path, runs: Sequence[Path]) -> int:
+    from acn_cl.reports.verification import MOST_SHOWN
+    from acn_cl.reports.verification import verify as verify_report
+
+    found = verify_report(path, runs)
+    for name, count in found.checked.items():
+        out.print(f"{name}: {count} values checked", markup=False, soft_wrap=True)
+    for name in found.missing:
+        out.print(f"{name}: not beside the report, not checked", markup=False, soft_wrap=True)
+    for difference in found.differences[:MOST_SHOWN]:
+        out.print(f"differs: {difference}", markup=False, soft_wrap=True)
+    if count := len(found.differences):
+        more = f", the first {MOST_SHOWN} above" if count > MOST_SHOWN else ""
+        err.print(f"{count} difference{'s' * (count > 1)} between the report and its runs{more}", markup=False)
+        return SOME_FAILED
+    out.print("every number is what the runs give")
+    return DONE
 
 
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A folder of runs.")],
     b: Annotated[Path, typer.Argument(help="Another, with the same experiments and seeds.")],
+    equivalence: Annotated[
+        float, typer.Option(metavar="POINTS", help="Also test whether the two differ by less than so many points.")
+    ] = 0.0,
 ) -> None:
     """Compare two folders of runs, experiment by experiment, on the seeds that both have."""
     from acn_cl.reports.comparisons import compare as compare_runs
     from acn_cl.reports.words import said
     from acn_cl.runs.load import load_runs
 
-    for line in said(compare_runs(load_runs(a), load_runs(b)), str(a), str(b)):
+    for line in said(compare_runs(load_runs(a), load_runs(b), equivalence), str(a), str(b)):
         out.print(line, markup=False)
 
 
@@ -303,6 +337,27 @@ def new_strategy(
 
     for path in write(name, folder):
         out.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Option("--out", help="Where bench.json and bench.md go.")] = Path("bench"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small networks on digits: that it runs, not how fast.")
+    ] = False,
+) -> None:
+    """Time ours beside plain Avalanche, and beside what the hardware's matrix products allow."""
+    from dataclasses import replace
+
+    from acn_cl.bench import QUICK, Plan, write
+    from acn_cl.bench import bench as measure
+
+    plan = replace(QUICK if quick else Plan(), device=device, precision=precision)
+    path = write(measure(plan, lambda line: out.print(line, markup=False)), folder)
+    out.print(path.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+    out.print(f"figures: {path.resolve()}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from acn_cl.runner import Outcome
+from acn_cl.bookkeeping import Outcome
 from acn_cl.training.session import Results
 
 
@@ -42,8 +42,8 @@ class TerminalDisplay:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def run_started(self, number: int, total: int, experiment: str, seed: int, experiences: int, epochs: int) -> None:
-        self._run = f"[bold]{experiment}[/] seed {seed} ({number}/{total})"
+    def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
+        self._run = f"[bold]{name}[/] ({number}/{total})"
         self._size = (experiences, epochs)
         # Runs that were done before, or go on from a checkpoint, are behind us all the same.
         self._progress.update(self._task, completed=self._epochs * (number - 1) // total)
@@ -89,8 +89,8 @@ class PlainDisplay:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def run_started(self, number: int, total: int, experiment: str, seed: int, experiences: int, epochs: int) -> None:
-        self._run, self._experiences = f"[{number}/{total}] {experiment} seed {seed}", experiences
+    def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
+        self._run, self._experiences = f"[{number}/{total}] {name}", experiences
         self._started = time.monotonic()
         self._say(f"{self._run}: {experiences} experiences of {epochs} epochs")
 

@@ -1,89 +1,35 @@
 """From a recipe to run folders: check everything first, then run what is not done yet."""
 
 import json
-import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from acn_cl.errors import UserError
+from acn_cl.bookkeeping import Bookkeeper, Display, OfStack, Outcome
+from acn_cl.bookkeeping import Quiet as Quiet
+from acn_cl.bookkeeping import failed as failed
+from acn_cl.errors import SpecError, UserError
 from acn_cl.recipe import Planned, Recipe, load_recipe
-from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
-from acn_cl.runs.environment import commit, versions
+from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.folder import RunFolder
-from acn_cl.runs.schema import SCHEMA_VERSION
-from acn_cl.runs.weights import save_weights
 from acn_cl.spec import Experiment
 from acn_cl.tables import is_dotted
 from acn_cl.training.device import choose_device, choose_precision
 from acn_cl.training.interrupt import Interrupted, StopRequest
 from acn_cl.training.resume import can_resume
-from acn_cl.training.session import Results, Session, Watcher, build_network, build_strategy, build_stream
-from acn_cl.training.watch import Diverged
+from acn_cl.training.session import Session, build_network, build_strategy, build_stream
+from acn_cl.training.stack import StackSession
+from acn_cl.training.stack_group import group, refusal
+from acn_cl.training.stack_run import StackedRun
+from acn_cl.training.stack_size import widest_stack
+from acn_cl.training.stack_strategy import can_stack
 
 INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine")
 """Keys of a spec that may differ between two starts of one run: they change no result."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended.
-
-    Args:
-        experiment: the experiment's id.
-        seed: the run's seed.
-        path: its folder.
-        state: done, skipped (it was done before) or failed.
-        error: why it failed, one line.
-    """
-
-    experiment: str
-    seed: int
-    path: Path
-    state: str
-    error: str | None = None
-
-
-class Display(Protocol):
-    """Who shows the progress of several runs."""
-
-    def run_started(self, number: int, total: int, experiment: str, seed: int, experiences: int, epochs: int) -> None:
-        """Run ``number`` (from 1) of ``total`` begins."""
-
-    def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
-        """As :meth:`acn_cl.training.session.Watcher.epoch_done`."""
-
-    def experience_done(self, experience: int, results: Results) -> None:
-        """As :meth:`acn_cl.training.session.Watcher.experience_done`."""
-
-    def run_ended(self, outcome: Outcome) -> None:
-        """It is over, one way or another."""
-
-    def note(self, text: str) -> None:
-        """Something that whoever started the runs should know, one line."""
-
-
-class Quiet:
-    """Shows nothing."""
-
-    def run_started(self, number: int, total: int, experiment: str, seed: int, experiences: int, epochs: int) -> None:
-        pass
-
-    def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
-        pass
-
-    def experience_done(self, experience: int, results: Results) -> None:
-        pass
-
-    def run_ended(self, outcome: Outcome) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def run(
@@ -114,15 +60,25 @@ def run(
     check(recipe)
     jobs = [(planned, seed) for planned in recipe.planned for seed in planned.experiment.seeds]
     for planned, seed in jobs:
-        _check_same_spec(planned, _folder(out, planned, seed))
+        _check_same_spec(planned, RunFolder(_path(out, planned, seed), planned.id, seed))
     shown, asked = display or Quiet(), stop or StopRequest()
-    outcomes = []
-    for number, (planned, seed) in enumerate(jobs, 1):
+    keepers = [Bookkeeper(planned, seed, _path(out, planned, seed), shown) for planned, seed in jobs]
+    outcomes: dict[int, Outcome] = {}
+    for number, keeper in enumerate(keepers):
+        if keeper.folder.is_done():
+            outcomes[number] = keeper.outcome("skipped")
+            shown.run_ended(outcomes[number])
+    left = [number for number in range(len(jobs)) if number not in outcomes]
+    for stack in _stacks([keepers[number] for number in left]):
         asked.check()
-        folder = _folder(out, planned, seed)
-        outcomes.append(_run_one(planned, seed, folder, shown, asked, (number, len(jobs))))
-        shown.run_ended(outcomes[-1])
-    return outcomes
+        numbers = [left[index] for index in stack]
+        place = (len(outcomes) + 1, len(jobs))
+        for number, outcome in zip(
+            numbers, _run_stack([keepers[n] for n in numbers], shown, asked, place), strict=True
+        ):
+            outcomes[number] = outcome
+            shown.run_ended(outcome)
+    return [outcomes[number] for number in range(len(jobs))]
 
 
 def _as_recipe(what: str | Recipe | Experiment) -> Recipe:
@@ -133,8 +89,8 @@ def _as_recipe(what: str | Recipe | Experiment) -> Recipe:
     return load_recipe(what)
 
 
-def _folder(out: Path | str, planned: Planned, seed: int) -> RunFolder:
-    return RunFolder(Path(out) / planned.id / f"seed-{seed}", planned.id, seed)
+def _path(out: Path | str, planned: Planned, seed: int) -> Path:
+    return Path(out) / planned.id / f"seed-{seed}"
 
 
 def check(recipe: Recipe) -> None:
@@ -154,7 +110,9 @@ def check(recipe: Recipe) -> None:
         if (both := key + experiment.backbone.model_dump_json()) not in networks:
             _try_backbone(experiment, streams[key])
             networks.add(both)
-        build_strategy(experiment)
+        strategy = build_strategy(experiment)
+        if experiment.engine == "stacked" and (why := _why_alone(experiment, strategy)) is not None:
+            raise SpecError(("engine",), f"stacked is not possible for {planned.id}: {why}; use auto")
 
 
 def _try_backbone(experiment: Experiment, stream: Any) -> None:
@@ -189,134 +147,142 @@ def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class _Bookkeeper(Watcher):
-    """Keeps a run's folder true while it trains, and passes the news on."""
-
-    def __init__(self, folder: RunFolder, session: Session, display: Display) -> None:
-        self._folder, self._display = folder, display
-        self.progress = {
-            "experience": 0,
-            "experiences": session.experiences,
-            "epoch": 0,
-            "epochs": session.experiment.epochs,
-        }
-
-    def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
-        self.progress |= {"experience": experience, "epoch": epoch + 1}
-        self._folder.write_status("running", self.progress)
-        self._display.epoch_done(experience, epoch, loss)
-
-    def write_results(self, results: Results) -> None:
-        self._folder.write_results(results.accuracy, results.layers, results.timing)
-
-    def experience_done(self, experience: int, results: Results) -> None:
-        self.progress |= {"experience": experience + 1, "epoch": 0}
-        self.write_results(results)
-        self._folder.write_status("running", self.progress)
-        self._display.experience_done(experience, results)
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        save_checkpoint(self._folder.path, checkpoint)
+# Which runs train together.
 
 
-def _run_one(
-    planned: Planned, seed: int, folder: RunFolder, display: Display, stop: StopRequest, place: tuple[int, int]
-) -> Outcome:
-    if folder.is_done():
-        return Outcome(planned.id, seed, folder.path, "skipped")
-    folder.hold()
-    progress: dict[str, int] = {}
+def _stacks(keepers: Sequence[Bookkeeper]) -> list[list[int]]:
+    """Indices of the runs in the order in which they train, together where that is possible and faster."""
+    jobs = [(keeper.planned.experiment, keeper.seed) for keeper in keepers]
+    return group(
+        jobs,
+        can_stack=lambda job: can_stack(build_strategy(job[0])),
+        sizes=lambda job: StackedRun(*job).sizes,
+        widest=lambda job: _width(job[0]),
+    )
+
+
+def _width(experiment: Experiment) -> int:
+    """Runs in a stack at most. On a CPU one run keeps all cores busy, and stacks are made only on request."""
+    wanted = experiment.engine == "stacked" or choose_device(experiment.device).type == "cuda"
+    return widest_stack(experiment) if wanted else 1
+
+
+def _is_lean(experiment: Experiment) -> bool:
+    """Whether a run takes the lean step, in a stack or alone, rather than Avalanche's call-backs."""
+    return _why_alone(experiment, build_strategy(experiment)) is None
+
+
+def _why_alone(experiment: Experiment, strategy: Any) -> str | None:
+    if not can_stack(strategy):
+        return f"strategy {experiment.strategy.name} needs more of a step than parameters and gradients"
+    return refusal(experiment)
+
+
+# How they train.
+
+
+def _run_stack(
+    keepers: Sequence[Bookkeeper], display: Display, stop: StopRequest, place: tuple[int, int]
+) -> list[Outcome]:
+    """Train some runs together, those apart that go on from different positions; one outcome each, in order."""
+    outcomes: dict[int, Outcome] = {}
+    with _held(keepers):
+        starts = [_start(keeper, outcomes, number) for number, keeper in enumerate(keepers)]
+        numbers = sorted((n for n in range(len(keepers)) if n not in outcomes), key=lambda n: _position(starts[n]))
+        for _, same in groupby(numbers, key=lambda n: _position(starts[n])):
+            together = list(same)
+            some = [keepers[n] for n in together]
+            train = _train_lean if _is_lean(some[0].planned.experiment) else _train_alone
+            number = place[0] + len(outcomes), place[1]
+            with _own_end(some) as ends:
+                ends[:] = train(some, [starts[n] for n in together], display, stop, number)
+            outcomes |= dict(zip(together, ends, strict=True))
+    return [outcomes[number] for number in range(len(keepers))]
+
+
+@contextmanager
+def _own_end(keepers: Sequence[Bookkeeper]) -> Iterator[list[Outcome]]:
+    """What ends these runs is written into their folders, and only a wish to stop goes on from there."""
+    ends: list[Outcome] = []
     try:
-        session = Session(planned.experiment, seed, folder.path)
-        display.run_started(*place, planned.id, seed, session.experiences, planned.experiment.epochs)
-        keeper = _Bookkeeper(folder, session, display)
-        progress = keeper.progress
-        start = _start(folder, session, display)
-        folder.write_spec(_spec(planned, session))
-        folder.write_status("running", progress)
-        session.train(keeper, stop, start)
-        keeper.write_results(session.results)  # all of them, even if the last ones were only in a checkpoint
-        if planned.experiment.checkpoint.keep == "weights":
-            save_weights(folder.path, session.experiences, _plain_state(session.network))
-        folder.write_status("done", progress | {"experience": session.experiences, "epoch": 0})
-        remove_checkpoints(folder.path)
-        return Outcome(planned.id, seed, folder.path, "done")
+        yield ends
     except (KeyboardInterrupt, SystemExit, Interrupted):
-        folder.write_status("failed", progress, "interrupted; the same command goes on from its last checkpoint")
+        for keeper in keepers:
+            keeper.interrupted()
         raise
     except Exception as error:
-        return _failed(planned, seed, folder, progress, error)
-    finally:
-        folder.release()
+        ends[:] = [keeper.failed(error) for keeper in keepers]
 
 
-def _start(folder: RunFolder, session: Session, display: Display) -> Checkpoint | None:
-    """Where the run in ``folder`` goes on, and a word about what was found there."""
-    name = f"{folder.experiment} seed {folder.seed}"
-    checkpoint, complaints = load_checkpoint(folder.path)
-    for complaint in complaints:
-        display.note(complaint)
-    if checkpoint is not None:
-        at = f"experience {checkpoint.experience + 1}, epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}"
-        display.note(f"{name}: goes on from its checkpoint at {at}")
-        _note_other_bits(folder, session, display)
-    elif not can_resume(session.strategy) and folder.written_spec() is not None:
-        display.note(f"{name}: starts again, since its strategy does not say what its state is")
-    return checkpoint
+@contextmanager
+def _held(keepers: Sequence[Bookkeeper]) -> Iterator[None]:
+    """Hold all folders; nobody else can write into them."""
+    with ExitStack() as held:
+        for keeper in keepers:
+            keeper.folder.hold()
+            held.callback(keeper.folder.release)
+        yield
 
 
-def _note_other_bits(folder: RunFolder, session: Session, display: Display) -> None:
-    """The numbers of a run that goes on elsewhere are as good, and not the same to the last bit."""
-    written = folder.written_spec() or {}
-    here = {"precision": session.precision, "threads": torch.get_num_threads(), "device": _device_name(session.device)}
-    for key, value in here.items():
-        if written.get(key) not in (None, value):
-            display.note(
-                f"{folder.path}: begun with {key} {written[key]}, goes on with {value}: the last bits may differ"
-            )
-
-
-def _failed(planned: Planned, seed: int, folder: RunFolder, progress: dict[str, int], error: Exception) -> Outcome:
-    """One run's end is not the others'. A fault of ours keeps its traceback in ``status.json``."""
-    expected = isinstance(error, UserError | Diverged | OSError | MemoryError | torch.OutOfMemoryError)
-    reason = str(error) if isinstance(error, UserError | Diverged) else f"{type(error).__name__}: {error}"
-    line = " ".join(reason.split()) or type(error).__name__
-    trace = None if expected else traceback.format_exc()
+def _start(keeper: Bookkeeper, outcomes: dict[int, Outcome], number: int) -> Checkpoint | None:
     try:
-        folder.write_status("failed", progress, line, trace)
-    except OSError as second:
-        line += f" (and {folder.path} cannot be written: {second.strerror})"
-    return Outcome(planned.id, seed, folder.path, "failed", line)
+        return keeper.start()
+    except Exception as error:
+        outcomes[number] = keeper.failed(error)
+        return None
 
 
-def _plain_state(network: torch.nn.Module) -> dict[str, Any]:
+def _position(start: Checkpoint | None) -> tuple[int, int, int]:
+    return (-1, 0, 0) if start is None else (start.experience, start.epoch, start.batch)
+
+
+def _train_alone(
+    keepers: Sequence[Bookkeeper],
+    starts: Sequence[Checkpoint | None],
+    display: Display,
+    stop: StopRequest,
+    place: tuple[int, int],
+) -> list[Outcome]:
+    """One run through Avalanche's call-backs."""
+    ((keeper,), (start,)) = keepers, starts
+    session = Session(keeper.planned.experiment, keeper.seed, keeper.folder.path)
+    if start is None and not can_resume(session.strategy) and keeper.folder.written_spec() is not None:
+        display.note(f"{keeper.name}: starts again, since its strategy does not say what its state is")
+    display.run_started(*place, keeper.name, session.experiences, session.experiment.epochs)
+    keeper.begin(session, session.network, 1, start is not None)
+    session.train(keeper, stop, start)
+    return [keeper.done(session, session.results, _plain_state(session.network))]
+
+
+def _train_lean(
+    keepers: Sequence[Bookkeeper],
+    starts: Sequence[Checkpoint | None],
+    display: Display,
+    stop: StopRequest,
+    place: tuple[int, int],
+) -> list[Outcome]:
+    """One run or several as a stack."""
+    session = StackSession([(keeper.planned.experiment, keeper.seed) for keeper in keepers], display.note)
+    first = session.runs[0]
+    more = f" and {len(keepers) - 1} more at once" if len(keepers) > 1 else ""
+    display.run_started(*place, keepers[0].name + more, first.experiences, first.experiment.epochs)
+    network = first.build_network()
+    going_on = [start for start in starts if start is not None]
+    told: set[int] = set()
+    watchers = []
+    for keeper, run in zip(keepers, session.runs, strict=True):
+        keeper.begin(run, network, len(keepers), bool(going_on))
+        watchers.append(OfStack(keeper, run, told))
+    session.train(watchers, stop, going_on or None)
+    return [_ended(keeper, run) for keeper, run in zip(keepers, session.runs, strict=True)]
+
+
+def _ended(keeper: Bookkeeper, run: StackedRun) -> Outcome:
+    try:
+        return keeper.failed(run.failure) if run.failure else keeper.done(run, run.results, run.weights)
+    except OSError as error:
+        return keeper.failed(error)
+
+
+def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-
-
-def _spec(planned: Planned, session: Session) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "id": planned.id,
-        "axes": planned.axes,
-        "seed": session.seed,
-        "experiment": planned.experiment.as_dict(),
-        "pins": dict(session.seeds.pins),
-        "class_order": [int(c) for c in session.stream.class_order],
-        "parameters": sum(p.numel() for p in session.network.backbone.parameters()),
-        "device": _device_name(session.device),
-        "precision": session.precision,
-        "threads": torch.get_num_threads(),
-        "stack": 1,
-        "versions": versions(),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-def failed(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The runs that did not finish."""
-    return [outcome for outcome in outcomes if outcome.state == "failed"]

@@ -181,7 +181,7 @@ class Experiment(Section):
     pin: PinSection = PinSection()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:1, mps")
-    engine: Literal["auto", "avalanche"] = "auto"
+    engine: Literal["auto", "avalanche", "stacked"] = "auto"
     deterministic: bool = False
     evaluate_every: Literal["experience"] | EverySteps = "experience"
     corruptions: tuple[str, ...] = Field((), description="noise that the learned network is tested under as well")

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,11 +11,13 @@ import torch
 from acn_cl.benchmarks.streams.transforms import BatchTransform
 from acn_cl.errors import UserError
 from acn_cl.spec import Experiment
+from acn_cl.training.estimate import estimate
 from acn_cl.training.interrupt import Interrupted, StopRequest
 from acn_cl.training.per_run import OneByOne, Vmapped
 from acn_cl.training.session import Session
 from acn_cl.training.stack import StackSession
 from acn_cl.training.stack_group import group
+from acn_cl.training.stack_size import widest_stack
 from acn_cl.training.watch import Diverged
 
 FIRST = {"name": "split-digits", "images_per_class": 100, "stop_after": 3}
@@ -148,6 +151,38 @@ def test_runs_of_other_lambdas_stand_in_one_stack(tiny, tmp_path, double, way):
     assert farthest(session.runs[0].weights, session.runs[1].weights) > 1e-3
 
 
+def compiles_to(graph, example_inputs):
+    """A compiler that changes nothing, and counts."""
+    compiles_to.graphs += 1
+    return graph.forward
+
+
+def test_one_compiled_step_serves_every_experience(tiny, tmp_path, double):
+    """Traced as one graph, as on a GPU: the same numbers, compiled for the whole and for the last, smaller batch."""
+    torch._dynamo.reset()
+    compiles_to.graphs = 0
+    jobs = [(Experiment(**tiny(strategy={"name": "si", "lambda": 10.0}, stream=FIXED)), seed) for seed in (0, 1)]
+    session, notes = StackSession(jobs, lambda line: notes.append(line)), []
+    session.train([Keeps(), Keeps()], choose=lambda device, runs, note: Vmapped(compiles_to, note))
+    assert notes == []
+    assert compiles_to.graphs == 2
+    for run in session.runs:
+        assert farthest(run.weights, alone(run.experiment, run.seed, tmp_path)[0]) < 1e-8
+
+
+def test_what_cannot_be_compiled_is_computed_eagerly_and_said(tiny, tmp_path, double):
+    def broken(graph, example_inputs):
+        raise ValueError("no compiler\nhere")
+
+    torch._dynamo.reset()
+    notes = []
+    session = StackSession([(Experiment(**tiny(stream=FIXED)), 0)], notes.append)
+    session.train([Keeps()], choose=lambda device, runs, note: Vmapped(broken, note))
+    (note,) = notes
+    assert "computed eagerly" in note and "no compiler here" in note
+    assert farthest(session.runs[0].weights, alone(session.runs[0].experiment, 0, tmp_path)[0]) < 1e-8
+
+
 def test_augmented_colour_images_are_those_of_the_run_alone(tiny, tmp_path, double, real_data):
     """CIFAR-100's crops and flips are drawn beforehand, and from each run's own generators."""
     stream = {"name": "split-cifar100", "images_per_class": 20, "stop_after": 3}
@@ -261,7 +296,7 @@ def test_out_of_memory_halves_the_stack_and_loses_nothing(tiny, double, free):
     whole, _ = stacked(jobs)
     notes, widths = [], []
 
-    def choose(device, runs):
+    def choose(device, runs, note):
         widths.append(runs)
         return Small(runs, 2, free)
 
@@ -317,7 +352,7 @@ def test_the_callers_random_state_is_left_alone(tiny):
 
 
 def grouped(jobs, sizes=lambda job: 0, widest=100):
-    return group(jobs, can_stack=lambda job: True, sizes=sizes, widest=widest)
+    return group(jobs, can_stack=lambda job: True, sizes=sizes, widest=lambda job: widest)
 
 
 def test_runs_that_differ_in_seed_and_lambda_are_one_stack_and_others_are_not(tiny):
@@ -355,3 +390,16 @@ def test_every_job_is_in_one_stack(tiny):
     ]
     stacks = grouped(jobs, sizes=lambda job: job[1] % 2, widest=2)
     assert sorted(index for stack in stacks for index in stack) == list(range(len(jobs)))
+
+
+def test_a_stack_is_as_wide_as_memory_lets_it(tiny, monkeypatch):
+    experiment = Experiment(**tiny(stream=FIXED))
+    one = estimate(experiment).memory
+
+    def with_free(memory):
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
+        return widest_stack(experiment)
+
+    assert with_free(one / 10) == 1
+    assert with_free(10.5 * one) == 7
+    assert with_free(1e6 * one) == 64

@@ -51,8 +51,9 @@ class WholeNetwork(Backbone):
     def flops_by_depth(self, batch: int = 1) -> list[int]:
         """Operations of the whole network on ``batch`` images; see :meth:`Backbone.flops_by_depth`."""
         counter = FlopCounterMode(display=False)
+        module = copy.deepcopy(self.module).cpu()
         with counter:
-            _evaluate(copy.deepcopy(self.module), torch.zeros(batch, *self.image_shape))
+            _evaluate(module, torch.zeros(batch, *self.image_shape))
         return [counter.get_total_flops()]
 
     def _probe(self) -> int:

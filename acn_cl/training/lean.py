@@ -19,7 +19,7 @@ from acn_cl.spec import Experiment
 from acn_cl.training.learner import MIXING
 from acn_cl.training.loss import CutMix
 from acn_cl.training.optim import clip_runs, make_optimizer, make_schedule, next_optimizer
-from acn_cl.training.per_run import Named, PerRun
+from acn_cl.training.per_run import Loss, Named, PerRun
 from acn_cl.training.stack_data import StackedEpoch, StackedPart
 from acn_cl.training.stack_gradients import StackGradients
 from acn_cl.training.stack_network import StackedNetwork
@@ -73,6 +73,7 @@ class StackLearner:
         self._data, self._transform, self._task_label, self._seeds = data, transform, task_label, seeds
         self._watch = watch
         self._cutmix = CutMix(experiment.loss.cutmix) if experiment.loss.cutmix else None
+        self._index = -1  # what the network is called with; the step is prepared anew when it changes
         self.optimizer: Optimizer | None = None
         self.schedule: LRScheduler | None = None
 
@@ -112,6 +113,12 @@ class StackLearner:
         self._task = self._task_label(experience)
         images, labels = next(self._data[experience].plain_batches(self._transform, PROBE))
         self._moved = network.moved_names(images[0], labels[0], self._task)
+        aliases, index = network.answering(self._task)
+        self._moving = {alias: name for alias, name in aliases.items() if name in self._moved}
+        self._standing = {alias: name for alias, name in aliases.items() if name not in self._moved}
+        if index != self._index:
+            self._index = index
+            self._compute = self._per_run.prepared(self._loss())
         self._strategy.begin(experience, network.parameters)
         self._watch.begin_experience(self._moved)
 
@@ -144,20 +151,24 @@ class StackLearner:
             self._strategy.after_step(gradients)
 
     def _losses(self, position: Position, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        moved = {name: self._network.parameters[name] for name in self._moved}
-        fixed = {name: p for name, p in self._network.parameters.items() if name not in moved}
-        network, task = self._network, self._task
+        parameters = self._network.parameters
+        moved = {alias: parameters[name] for alias, name in self._moving.items()}
+        fixed = {alias: parameters[name] for alias, name in self._standing.items()}
         if self._cutmix is None:
+            return self._compute(moved, fixed, images, labels)
+        return self._compute(moved, fixed, *self._mix(self._cutmix, position, images, labels))
 
-            def loss(moved: Named, fixed: Named, images: Tensor, labels: Tensor) -> Tensor:
-                return network.loss({**fixed, **moved}, images, labels, task)
+    def _loss(self) -> Loss:
+        """One run's loss in the experience at hand."""
+        network, index = self._network, self._index
 
-            return self._per_run.gradients(loss, moved, fixed, images, labels)
+        def plain(moved: Named, fixed: Named, images: Tensor, labels: Tensor) -> Tensor:
+            return network.loss({**fixed, **moved}, images, labels, index)
 
         def mixed(moved: Named, fixed: Named, images: Tensor, labels: Tensor, others: Tensor, share: Tensor) -> Tensor:
-            return network.mixed_loss({**fixed, **moved}, images, labels, others, share, task)
+            return network.mixed_loss({**fixed, **moved}, images, labels, others, share, index)
 
-        return self._per_run.gradients(mixed, moved, fixed, *self._mix(self._cutmix, position, images, labels))
+        return plain if self._cutmix is None else mixed
 
     def _mix(self, cutmix: CutMix, position: Position, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """CutMix by each run's own draws: images, labels, the labels of the other images, and the first's share."""

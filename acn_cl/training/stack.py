@@ -28,7 +28,7 @@ class StackSession:
 
     Args:
         jobs: experiment and seed of each run; one stack in the sense of :func:`acn_cl.training.stack_group.group`.
-        note: told in one line when the stack is halved.
+        note: told in one line when the stack is halved, or when a step cannot be compiled.
 
     Raises:
         UserError: device, data, backbone or strategy cannot be had as the specs ask, or the runs' sizes differ.
@@ -45,7 +45,7 @@ class StackSession:
         watchers: Sequence[Watcher],
         stop: StopRequest | None = None,
         starts: Sequence[Checkpoint] | None = None,
-        choose: Callable[[torch.device, int], PerRun] = choose_per_run,
+        choose: Callable[[torch.device, int, Callable[[str], None]], PerRun] = choose_per_run,
     ) -> None:
         """Learn the streams. Each run's ``results``, then ``weights`` or ``failure``, are filled in.
 
@@ -53,7 +53,7 @@ class StackSession:
             watchers: one a run, told and given what a lone run's is.
             stop: looked at after every step.
             starts: a checkpoint a run, all of one position, saved by runs alone or in any stack.
-            choose: how the runs are computed, from device and number of runs.
+            choose: how the runs are computed, from device, number of runs and ``note``.
 
         Raises:
             Interrupted: ``stop`` asked for it; every run is saved.
@@ -81,7 +81,7 @@ class StackSession:
         watchers: Sequence[Watcher],
         stop: StopRequest,
         last: dict[int, Checkpoint],
-        choose: Callable[[torch.device, int], PerRun],
+        choose: Callable[[torch.device, int, Callable[[str], None]], PerRun],
     ) -> None:
         """Train some of the runs together, from their last checkpoints if they have any."""
         runs = [self.runs[n] for n in numbers]
@@ -93,7 +93,7 @@ class StackSession:
         def remember(number: int, checkpoint: Checkpoint) -> None:
             last[numbers[number]] = checkpoint
 
-        per_run = choose(runs[0].device, len(runs))
+        per_run = choose(runs[0].device, len(runs), self._note)
         training = StackTraining(runs, [watchers[n] for n in numbers], stop, per_run, remember)
         try:
             training.train(starts)

@@ -31,9 +31,11 @@ class StackGradients:
         seeds: Sequence[Seeds], experience: int, task: int, moved: Sequence[str],
     ) -> None:  # fmt: skip
         self._network, self._per_run, self._part, self._transform = network, per_run, part, transform
-        self._size, self._seeds, self._experience, self._task = size, seeds, experience, task
-        self._moved = {name: network.parameters[name] for name in moved}
-        self._fixed = {name: p for name, p in network.parameters.items() if name not in self._moved}
+        self._size, self._seeds, self._experience, self._names = size, seeds, experience, moved
+        aliases, self._index = network.answering(task)
+        self._answering = {alias: network.parameters[name] for alias, name in aliases.items()}
+        self._moved = {alias: self._answering[alias] for alias, name in aliases.items() if name in moved}
+        self._fixed = {alias: p for alias, p in self._answering.items() if alias not in self._moved}
 
     def __call__(
         self,
@@ -58,7 +60,7 @@ class StackGradients:
 
     def _of_batch(self, of: str, images: Tensor, labels: Tensor) -> list[Tensor]:
         def value(moved: Named, fixed: Named, images: Tensor, labels: Tensor) -> Tensor:
-            logits = self._network.logits({**fixed, **moved}, images, self._task)
+            logits = self._network.logits({**fixed, **moved}, images, self._index)
             return _squared_norm(logits).mean() if of == "output" else self._network.mean_loss(logits, labels)
 
         _, found = self._per_run.gradients(value, self._moved, self._fixed, images, labels)
@@ -66,7 +68,7 @@ class StackGradients:
 
     def _of_images(self, of: str, images: Tensor, labels: Tensor) -> list[Tensor]:
         def value(moved: Named, fixed: Named, image: Tensor, label: Tensor) -> Tensor:
-            logits = self._network.logits({**fixed, **moved}, image[None], self._task)
+            logits = self._network.logits({**fixed, **moved}, image[None], self._index)
             return _squared_norm(logits)[0] if of == "output" else F.cross_entropy(_precise(logits), label[None])
 
         over_images = vmap(grad(value), in_dims=(None, None, 0, 0))
@@ -75,7 +77,7 @@ class StackGradients:
 
     def _everywhere(self, found: list[Tensor], count: int) -> list[Tensor]:
         """One gradient for each of the stack's parameters; zeros where nothing depends on it."""
-        by_name = dict(zip(self._moved, found, strict=True))
+        by_name = dict(zip(self._names, found, strict=True))
         return [by_name.get(n, p.new_zeros(1).expand(count, *p.shape)) for n, p in self._network.parameters.items()]
 
     @torch.no_grad()
@@ -83,9 +85,9 @@ class StackGradients:
         """A label for each image, drawn from its own run's prediction by that run's generator."""
 
         def answer(parameters: Named, images: Tensor) -> Tensor:
-            return _precise(self._network.logits(parameters, images, self._task)).softmax(1)
+            return _precise(self._network.logits(parameters, images, self._index)).softmax(1)
 
-        chances = self._per_run.values(answer, self._network.parameters, images)
+        chances = self._per_run.values(answer, self._answering, images)
         return torch.stack([torch.multinomial(c, 1, generator=g)[:, 0] for c, g in zip(chances, draws, strict=True)])
 
     def _augmented(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,21 +14,25 @@ FREE = ("name", "about", "seeds", "pin", "engine")
 
 
 def group(
-    jobs: Sequence[Job], *, can_stack: Callable[[Job], bool], sizes: Callable[[Job], object], widest: int
+    jobs: Sequence[Job],
+    *,
+    can_stack: Callable[[Job], bool],
+    sizes: Callable[[Job], object],
+    widest: Callable[[Job], int],
 ) -> list[list[int]]:
     """Partition jobs into stacks: runs that differ in seed, pins, class order and λ only.
 
     λ = 0 does not stand beside λ > 0, and every image count must agree, experience by experience.
 
     >>> digits = Experiment(stream={"name": "split-digits"}, engine="avalanche")
-    >>> group([(digits, 0), (digits, 1)], can_stack=lambda job: True, sizes=lambda job: 0, widest=8)
+    >>> group([(digits, 0), (digits, 1)], can_stack=lambda job: True, sizes=lambda job: 0, widest=lambda job: 8)
     [[0], [1]]
 
     Args:
         jobs: in the order in which they are to be run.
         can_stack: whether a job's strategy works on stacked parameters; asked of those that qualify otherwise.
-        sizes: the image counts of a job's experiences, anything that compares by value.
-        widest: runs in a stack at most.
+        sizes: the image counts of a job's experiences, anything that compares by value; asked where they matter.
+        widest: runs in a job's stack at most.
 
     Returns:
         indices into ``jobs``; every index once. A stack stands where the first of its runs stood.
@@ -36,11 +40,11 @@ def group(
     stacks: list[list[int]] = []
     open_stack: dict[object, list[int]] = {}
     for index, job in enumerate(jobs):
-        if refusal(job[0]) is not None or not can_stack(job):
+        if refusal(job[0]) is not None or not can_stack(job) or (most := widest(job)) == 1:
             stacks.append([index])
             continue
         key = (_key(job[0]), sizes(job))
-        if key not in open_stack or len(open_stack[key]) >= widest:
+        if key not in open_stack or len(open_stack[key]) >= most:
             open_stack[key] = []
             stacks.append(open_stack[key])
         open_stack[key].append(index)

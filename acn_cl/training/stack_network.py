@@ -28,20 +28,36 @@ class StackedNetwork:
         self.device, self._precision, self._smoothing = device, precision, smoothing
         self.template = copy.deepcopy(networks[0]).to("meta")
         self._heads = [network.heads for network in networks]
-        self._depths = _EveryDepth(self.template)
+        self._alone = self.template.heads.scenario == "task-incremental" and not self.template.heads.common_labels
+        self._answerer = copy.deepcopy(self.template) if self._alone else self.template
+        self._depths = _EveryDepth(self._answerer)
         self.parameters = _stacked([dict(network.named_parameters()) for network in networks], device)
 
     def grow(self, experience: int) -> None:
         """Add the head blocks that training on ``experience`` needs."""
-        for heads in (*self._heads, self.template.heads):
-            heads.grow(experience, torch.device("cpu") if heads is not self.template.heads else torch.device("meta"))
+        for heads in self._heads:
+            heads.grow(experience, torch.device("cpu"))
+        self.template.heads.grow(experience, torch.device("meta"))
+        self._answerer.heads.grow(0 if self._alone else experience, torch.device("meta"))
         fresh = [{f"heads.{name}": p for name, p in heads.named_parameters()} for heads in self._heads]
         new = {name for name, _ in self.template.named_parameters()} - self.parameters.keys()
         self.parameters |= _stacked([{n: p for n, p in run.items() if n in new} for run in fresh], self.device)
 
-    def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, experience: int) -> Tensor:
+    def answering(self, experience: int) -> tuple[dict[str, str], int]:
+        """Which parameters answer ``experience``, by the name to call them by, and the index to call the network with.
+
+        What the methods below take. A head that answers alone is called by the first one's name: one compiled function
+        then serves all experiences whose heads have one size.
+        """
+        if not self._alone:
+            return {name: name for name in self.parameters}, experience
+        names = {name: name for name in self.parameters if not name.startswith("heads.")}
+        own = f"heads.blocks.{experience}."
+        return names | {n.replace(own, "heads.blocks.0."): n for n in self.parameters if n.startswith(own)}, 0
+
+    def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, index: int) -> Tensor:
         """One run's mean cross-entropy, in nats: images (B, C, H, W), labels (B,) -> ()."""
-        return self.mean_loss(self.logits(parameters, images, experience), labels)
+        return self.mean_loss(self.logits(parameters, images, index), labels)
 
     def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in nats, label smoothing as the spec says: (B, classes), (B,) -> ()."""
@@ -49,23 +65,23 @@ class StackedNetwork:
 
     def mixed_loss(
         self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, others: Tensor, share: Tensor,
-        experience: int,
+        index: int,
     ) -> Tensor:  # fmt: skip
         """The same of images that CutMix has made of two: the others' labels (B,), the share () of the first."""
-        logits = self.logits(parameters, images, experience)
+        logits = self.logits(parameters, images, index)
         return share * self.mean_loss(logits, labels) + (1 - share) * self.mean_loss(logits, others)
 
-    def logits(self, parameters: Mapping[str, Tensor], images: Tensor, experience: int) -> Tensor:
+    def logits(self, parameters: Mapping[str, Tensor], images: Tensor, index: int) -> Tensor:
         """One run's answers in the run's precision: (B, C, H, W) -> (B, classes)."""
         with autocast(self.device, self._precision):
-            answers: Tensor = functional_call(self.template, dict(parameters), (images, experience))
+            answers: Tensor = functional_call(self._answerer, dict(parameters), (images, index))
         return answers
 
-    def scores(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, experience: int) -> Tensor:
+    def scores(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, index: int) -> Tensor:
         """One run's sub-networks 0 … L on (B, C, H, W): (2, L + 1) float64, right answers and summed losses in nats."""
         named = {f"network.{name}": p for name, p in parameters.items()}
         with autocast(self.device, self._precision):
-            logits = functional_call(self._depths, named, (images, experience))
+            logits = functional_call(self._depths, named, (images, index))
         expected = labels.expand(len(logits), -1)
         loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none")
         return torch.stack(
@@ -79,10 +95,11 @@ class StackedNetwork:
             images: a few of the first run's, (B, C, H, W).
             labels: (B,).
         """
-        leaves = {name: p[0].detach().requires_grad_() for name, p in self.parameters.items()}
-        loss = self.loss(leaves, images, labels, experience)
+        aliases, index = self.answering(experience)
+        leaves = {alias: self.parameters[name][0].detach().requires_grad_() for alias, name in aliases.items()}
+        loss = self.loss(leaves, images, labels, index)
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        return [name for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None]
+        return [name for name, gradient in zip(aliases.values(), gradients, strict=True) if gradient is not None]
 
     def of_run(self, run: int) -> dict[str, Tensor]:
         """The parameters of one run by name: views of the stack's."""

@@ -13,6 +13,7 @@ from acn_cl.spec import EverySteps
 from acn_cl.tables import resolve
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.lean import Events, Position, StackLearner
+from acn_cl.training.memory import keep_freed_memory
 from acn_cl.training.per_run import PerRun
 from acn_cl.training.session import GLOBAL, Watcher
 from acn_cl.training.stack_checkpoint import StackState
@@ -54,6 +55,8 @@ class StackTraining:
             first.stream.info, augment=first.stream.augment, device=device
         )
         self._saved = time.monotonic()
+        if device.type == "cpu":
+            keep_freed_memory()
         self._load(device)
         networks = [run.build_network() for run in runs]
         self.network = StackedNetwork(networks, device, first.precision, experiment.loss.label_smoothing)
@@ -187,10 +190,12 @@ class StackTraining:
 
     def _score(self, index: int, part: StackedPart) -> Tensor:
         """(R, 2, L + 1): sums of right answers and losses."""
-        scores = partial(self.network.scores, experience=index)
+        aliases, called = self.network.answering(index)
+        parameters = {alias: self.network.parameters[name] for alias, name in aliases.items()}
+        scores = partial(self.network.scores, index=called)
         batches = part.plain_batches(self._transform, EVALUATION_BATCH)
         return torch.stack(
-            [self._per_run.values(scores, self.network.parameters, images, labels) for images, labels in batches]
+            [self._per_run.values(scores, parameters, images, labels) for images, labels in batches]
         ).sum(0)
 
     def _evaluate_corrupted(self, trained: int) -> None:

@@ -1,0 +1,87 @@
+"""The bench: fair turns, right arithmetic, and every side runs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from acn_cl import bench
+from acn_cl.errors import UserError
+from acn_cl.seeding import Seeds
+from acn_cl.training.plain_avalanche import PilImages, PlainAvalanche
+from acn_cl.training.session import build_stream
+
+
+def test_sides_take_turns_and_the_first_round_does_not_count():
+    calls = []
+
+    def side(name, seconds):
+        def work():
+            calls.append(name)
+            return seconds * len(calls)
+
+        return work
+
+    times = bench.alternate({"a": side("a", 1.0), "b": side("b", 10.0)}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert times == {"a": [3.0, 5.0], "b": [40.0, 60.0]}
+
+
+def test_a_ratio_is_taken_round_by_round():
+    """Both sides twice as slow in the second round: the ratio has no spread."""
+    spread = bench.ratios([6.0, 12.0, 6.0], [2.0, 4.0, 2.0])
+    assert (spread.low, spread.median, spread.high) == (3.0, 3.0, 3.0)
+    assert bench.Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == bench.Spread(3.0, 2.0, 4.0)
+
+
+def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
+    said = []
+    report = bench.bench(bench.QUICK, said.append)
+    path = bench.write(report, tmp_path / "bench")
+    assert [(row["strategy"], row["depth"]) for row in report.comparison] == [
+        (s, d) for s in ("naive", "si", "ewc") for d in (1, 2)
+    ]
+    assert report.curves.keys() == bench.CURVES.keys()
+    assert all(row["ratio"]["median"] > 0 for curve in report.curves.values() for row in curve)
+    written = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    assert written["machine"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    text = path.read_text()
+    assert "| ewc | 2 |" in text
+    assert "load at the start" in text
+    assert len(said) == 6 + len(bench.CURVES)
+
+
+def test_plain_avalanche_learns_the_same_images():
+    """Else its time would not be comparable: as many images, of the same classes, in the same order of tasks."""
+    experiment = bench.QUICK.experiment(strategy="naive")
+    plain = PlainAvalanche(experiment, 0, torch.device("cpu"))
+    stream = build_stream(experiment, experiment.seeds_of(0))
+    for theirs, ours in zip(plain._stream, stream.experiences, strict=True):
+        assert len(theirs.dataset) == len(ours.train)
+        assert theirs.task_label == ours.index
+        image, label, _ = theirs.dataset[0]
+        assert image.shape == (1, 8, 8)
+        assert label in (0, 1)
+    before = [p.detach().clone() for p in plain._strategy.model.parameters()]
+    plain.learn(0)
+    assert any(not torch.equal(a, b) for a, b in zip(before, plain._strategy.model.parameters(), strict=False))
+
+
+def test_images_are_pil_in_the_data_sets_own_labels():
+    stream = build_stream(bench.QUICK.experiment(), Seeds(0))
+    images = PilImages([e.train for e in stream.experiences])
+    picture, label = images[3]
+    assert picture.size == (8, 8)
+    assert label == stream.experiences[0].train.original_labels[3]
+
+
+def test_plain_avalanche_says_what_it_is_set_up_for():
+    with pytest.raises(UserError, match="naive, si, ewc, not l2"):
+        PlainAvalanche(bench.QUICK.experiment(strategy="l2"), 0, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("device", "banana"), ("precision", "fp8")])
+def test_a_wrong_plan_is_one_line(key, value):
+    with pytest.raises(UserError, match=f"^{key}: .*{value}"):
+        replace(bench.QUICK, **{key: value})
