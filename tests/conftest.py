@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,26 @@ def real_data():
     if not folder or not Path(folder.split(os.pathsep)[0]).is_dir():
         pytest.skip("ACN_CL_DATA names no folder of real data sets")
     return Path(folder.split(os.pathsep)[0])
+
+
+@pytest.fixture
+def stopped():
+    """``stopped(experiment, out, epochs)``: a run that is interrupted after so many epochs, as a signal would do it."""
+    from acn_cl.runner import Quiet, run
+    from acn_cl.training.interrupt import Interrupted, StopRequest
+
+    class Stopper(Quiet):
+        def __init__(self, stop, epochs):
+            self.stop, self.left = stop, epochs
+
+        def epoch_done(self, experience, epoch, loss):
+            self.left -= 1
+            if self.left == 0:
+                self.stop.signal = signal.SIGINT
+
+    def stop(experiment, out, epochs):
+        request = StopRequest()
+        with pytest.raises(Interrupted):
+            run(experiment, out, Stopper(request, epochs), request)
+
+    return stop

@@ -65,27 +65,9 @@ def same_results(a, b, experiment="experiment", seed=0):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-class Stopper(Quiet):
-    """Stops a run after a number of epochs."""
-
-    def __init__(self, stop, epochs):
-        self.stop, self.left = stop, epochs
-
-    def epoch_done(self, experience, epoch, loss):
-        self.left -= 1
-        if self.left == 0:
-            self.stop.signal = signal.SIGINT
-
-
-def stopped(experiment, out, epochs):
-    request = StopRequest()
-    with pytest.raises(Interrupted):
-        run(experiment, out, Stopper(request, epochs), request)
-
-
 @pytest.mark.parametrize("strategy", [{"name": "naive"}, {"name": "si", "lambda": 50}, {"name": "ewc", "lambda": 1e5}])
 @pytest.mark.parametrize("state", ["reset", "carry"])
-def test_a_run_stopped_between_steps_ends_in_the_same_numbers(tiny, tmp_path, strategy, state):
+def test_a_run_stopped_between_steps_ends_in_the_same_numbers(tiny, tmp_path, strategy, state, stopped):
     spec = tiny(strategy=strategy, optimizer={"state": state, "clip_norm": 1.0}, epochs=3)
     experiment = Experiment(**spec, schedule={"name": "cosine", "warmup_epochs": 1})
     run(experiment, tmp_path / "whole")
@@ -141,7 +123,7 @@ def test_checkpoints_are_made_when_it_is_time_and_two_are_kept(tiny, tmp_path):
     assert [str(p) for p in left] == ["5-0/model.safetensors"], "only final weights stay when done"
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path, stopped):
     experiment = Experiment(**tiny(epochs=2, checkpoint={"every_seconds": 0}))
     run(experiment, tmp_path / "whole")
     stopped(experiment, tmp_path / "cut", 4)
@@ -157,7 +139,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path):
     same_results(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_if_every_checkpoint_is_damaged_the_run_starts_again(tiny, tmp_path):
+def test_if_every_checkpoint_is_damaged_the_run_starts_again(tiny, tmp_path, stopped):
     experiment = Experiment(**tiny(epochs=2))
     run(experiment, tmp_path / "whole")
     stopped(experiment, tmp_path / "cut", 3)
@@ -167,7 +149,7 @@ def test_if_every_checkpoint_is_damaged_the_run_starts_again(tiny, tmp_path):
     same_results(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_strategy_without_a_state_starts_again_and_says_so(tiny, tmp_path):
+def test_a_strategy_without_a_state_starts_again_and_says_so(tiny, tmp_path, stopped):
     experiment = Experiment(**tiny(strategy={"name": "test_resume_names:NoState"}, epochs=2))
     run(experiment, tmp_path / "whole")
     stopped(experiment, tmp_path / "cut", 3)
@@ -185,13 +167,13 @@ def test_results_that_only_the_last_checkpoint_holds_are_written(tiny, tmp_path)
     experiment = Experiment(**tiny())
     run(experiment, tmp_path / "whole")
 
-    class Cut(Stopper):
+    class Cut(Quiet):
         def experience_done(self, experience, results):
             if experience == 4:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(experiment, tmp_path / "cut", Cut(StopRequest(), -1))
+        run(experiment, tmp_path / "cut", Cut())
     (tmp_path / "cut/experiment/seed-0/accuracy.parquet").unlink()
     run(experiment, tmp_path / "cut")
     same_results(tmp_path / "whole", tmp_path / "cut")
