@@ -30,6 +30,7 @@ from acn_cl.spec import Experiment, message_of
 from acn_cl.training.device import autocast, choose_device, choose_precision
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.per_run import choose_per_run
+from acn_cl.training.rate import MatrixProducts, wait
 from acn_cl.training.session import Results
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_training import StackTraining
@@ -68,7 +69,7 @@ class Plan:
     depths: Sequence[int] = (5, 10, 15)
     widths: Sequence[int] = (64, 128, 256)
     stacks: Sequence[int] = (1, 2, 4)
-    images: Sequence[int] = (128, 256, 512)
+    images: Sequence[int] = (125, 250, 500)
     experiences: Sequence[int] = (2, 20)
     batch_size: int = 64
     rounds: int = 7
@@ -94,6 +95,9 @@ class Plan:
             precision=changes.get("precision", self.precision),
         )
 
+
+SAME = ("device", "precision", "threads", "versions")
+"""What of a machine must be the same for a bench to go on."""
 
 QUICK = Plan(
     stream={"name": "split-digits", "class_order": "fixed"},
@@ -133,33 +137,50 @@ class Spread:
 class Report:
     """All figures of one run of the bench."""
 
+    plan: dict[str, Any]
     machine: dict[str, Any]
     comparison: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-def bench(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Report:
-    """Measure everything in ``plan``.
+def bench(plan: Plan, folder: Path, say: Callable[[str], None] = lambda line: None) -> Report:
+    """Measure everything in ``plan``; what is measured is written at once, and a bench that was cut off goes on.
 
     Args:
         plan: what to measure.
+        folder: for ``bench.json`` and ``bench.md``. What is there is kept if it is of the same plan and machine.
         say: told what is being measured, one line a time.
 
     Raises:
-        UserError: the device or the data is not there.
+        UserError: the device or the data is not there, or the folder cannot be written.
     """
     device = choose_device(plan.device)
-    report = Report(_machine(device, choose_precision(plan.precision, device)))
-    for strategy in plan.strategies:
-        for depth in plan.depths:
-            say(f"{strategy}, L = {depth}")
-            report.comparison.append(compare(plan, strategy, depth))
+    report = _begun(plan, _machine(device, choose_precision(plan.precision, device)), folder)
+    rows = [(strategy, depth) for strategy in plan.strategies for depth in plan.depths]
+    for strategy, depth in rows[len(report.comparison) :]:
+        say(f"{strategy}, L = {depth}")
+        report.comparison.append(compare(plan, strategy, depth))
+        write(report, folder)
     for name, curve in CURVES.items():
-        say(f"growth with {name}")
-        report.curves[name] = curve(plan)
+        if name not in report.curves:
+            say(f"growth with {name}")
+            report.curves[name] = curve(plan)
+            write(report, folder)
     report.machine["load at the end"] = os.getloadavg()[0]
     report.machine["largest memory of the process, MiB"] = _peak_memory(device)
+    write(report, folder)
     return report
+
+
+def _begun(plan: Plan, machine: dict[str, Any], folder: Path) -> Report:
+    """What the folder holds of the same plan and machine, or a report of nothing yet."""
+    new = Report(json.loads(json.dumps(asdict(plan))), machine)
+    try:
+        there = Report(**json.loads((folder / "bench.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return new
+    same = there.plan == new.plan and all(there.machine.get(key) == machine[key] for key in SAME)
+    return there if same else new
 
 
 # Timing.
@@ -279,16 +300,11 @@ class Plain:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     work()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 # The comparison.
@@ -301,9 +317,9 @@ def compare(plan: Plan, strategy: str, depth: int) -> dict[str, Any]:
     precision = choose_precision(plan.precision, device)
     width = max(plan.stacks)
     one, stack = Ours(experiment, 1), Ours(experiment, width)
-    products = MatrixProducts(experiment, device, precision)
+    limit = Limit(experiment, device, precision)
     with Plain(experiment, device, one.steps) as plain:
-        sides = {PLAIN: plain.next, ONE: one.next, STACK: stack.next, LIMIT: products.step}
+        sides = {PLAIN: plain.next, ONE: one.next, STACK: stack.next, LIMIT: limit.step}
         times = alternate(sides, plan.rounds)
     return {
         "strategy": strategy,
@@ -318,34 +334,21 @@ def compare(plan: Plan, strategy: str, depth: int) -> dict[str, Any]:
     }
 
 
-class MatrixProducts:
+class Limit:
     """The time that a step's operations would take at the rate of the backbone's largest matrix product.
 
     Operations: those of the forward pass, as torch's counter has them, three times (a backward pass is two).
-    Rate: of (B·N, d) by (d, 4d) and back, in the given precision, measured here.
+    Rate: of (64 B, d) by (d, 4d) and back, in the given precision, measured anew each time.
     """
-
-    REPETITIONS = 20
 
     def __init__(self, experiment: Experiment, device: torch.device, precision: str) -> None:
         backbone = StackedRun(experiment, 0).build_network().backbone
         self._flops = 3 * backbone.flops_by_depth(experiment.batch_size)[-1]
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        width = backbone.feature_size
-        self._a = torch.randn(experiment.batch_size * 64, width, device=device, dtype=dtype)
-        self._b = torch.randn(width, 4 * width, device=device, dtype=dtype)
-        self._c = torch.randn(4 * width, width, device=device, dtype=dtype)
-        self._device = device
+        self._products = MatrixProducts(device, precision, 64 * experiment.batch_size, backbone.feature_size)
 
     def step(self) -> float:
         """Seconds."""
-
-        def work() -> None:
-            for _ in range(self.REPETITIONS):
-                (self._a @ self._b) @ self._c
-
-        operations = self.REPETITIONS * 4 * self._a.shape[0] * self._b.numel()
-        return self._flops * _seconds(work, self._device) / operations
+        return self._flops / self._products.rate()
 
 
 # Growth curves: each a list of rows {value, seconds per step and run, ratio to the first}.

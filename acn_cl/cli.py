@@ -126,15 +126,19 @@ def _foreign_names(recipe: Recipe) -> list[str]:
 
 
 def _print_plan(recipe: Recipe, folder: Path) -> None:
-    from acn_cl.display import in_bytes
-    from acn_cl.training.estimate import estimate
+    from acn_cl.display import in_bytes, in_ranges, in_time
+    from acn_cl.runner import check_engine
+    from acn_cl.training.estimate import estimate, seconds
 
-    shown = Table(_ids(), "seeds", "steps a run", "parameters", "memory", title=f"{recipe.name} -> {folder}")
+    shown = Table(_ids(), "seeds", "steps a run", "parameters", "memory", "time", title=f"{recipe.name} -> {folder}")
     for planned in recipe.planned:
+        check_engine(planned)
         size = estimate(planned.experiment)
-        seeds = ",".join(map(str, planned.experiment.seeds))
-        shown.add_row(planned.id, seeds, f"{size.steps:,}", f"{size.parameters:,}", f"about {in_bytes(size.memory)}")
+        seeds = in_ranges(planned.experiment.seeds)
+        sizes = (f"{size.steps:,}", f"{size.parameters:,}", in_bytes(size.memory))
+        shown.add_row(planned.id, seeds, *sizes, in_time(seconds(planned.experiment, size)))
     out.print(shown)
+    out.print("memory and time: about that much for one run by itself, without what its strategy adds")
     runs = sum(len(p.experiment.seeds) for p in recipe.planned)
     out.print(f"{runs} runs of {len(recipe.planned)} experiments; nothing was run")
 
@@ -348,16 +352,16 @@ def bench(
         bool, typer.Option("--quick", help="Small networks on digits: that it runs, not how fast.")
     ] = False,
 ) -> None:
-    """Time ours beside plain Avalanche, and beside what the hardware's matrix products allow."""
+    """Time ours beside plain Avalanche and the hardware's matrix products. A bench that was cut off goes on."""
     from dataclasses import replace
 
-    from acn_cl.bench import QUICK, Plan, write
+    from acn_cl.bench import QUICK, Plan, markdown
     from acn_cl.bench import bench as measure
 
     plan = replace(QUICK if quick else Plan(), device=device, precision=precision)
-    path = write(measure(plan, lambda line: out.print(line, markup=False)), folder)
-    out.print(path.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
-    out.print(f"figures: {path.resolve()}", markup=False, soft_wrap=True)
+    report = measure(plan, folder, lambda line: out.print(line, markup=False))
+    out.print(markdown(report), markup=False, soft_wrap=True)
+    out.print(f"figures: {(folder / 'bench.md').resolve()}", markup=False, soft_wrap=True)
 
 
 @app.command()

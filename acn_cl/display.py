@@ -1,6 +1,8 @@
 """Progress on a terminal, or as plain lines where there is none."""
 
 import time
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -129,3 +131,21 @@ def in_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def in_time(seconds: float) -> str:
+    """``90`` as ``1.5 min``, ``5000`` as ``1.4 h``, two figures."""
+    for unit, size in (("s", 60.0), ("min", 60.0), ("h", 24.0)):
+        if seconds < size:
+            return f"{seconds:.1f} {unit}" if seconds < 10 else f"{seconds:.0f} {unit}"
+        seconds /= size
+    return f"{seconds:.1f} d"
+
+
+def in_ranges(numbers: Sequence[int]) -> str:
+    """``(0, 1, 2, 5)`` as ``0-2,5``."""
+    parts: list[str] = []
+    for _, run in groupby(enumerate(numbers), key=lambda item: item[1] - item[0]):
+        members = [number for _, number in run]
+        parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
+    return ",".join(parts)

@@ -110,9 +110,19 @@ def check(recipe: Recipe) -> None:
         if (both := key + experiment.backbone.model_dump_json()) not in networks:
             _try_backbone(experiment, streams[key])
             networks.add(both)
-        strategy = build_strategy(experiment)
-        if experiment.engine == "stacked" and (why := _why_alone(experiment, strategy)) is not None:
-            raise SpecError(("engine",), f"stacked is not possible for {planned.id}: {why}; use auto")
+        check_engine(planned)
+
+
+def check_engine(planned: Planned) -> None:
+    """Find out whether an experiment can be trained by the engine that it asks for; no data is opened.
+
+    Raises:
+        UserError: it cannot, or the strategy cannot be built.
+    """
+    experiment = planned.experiment
+    why = _why_alone(experiment, build_strategy(experiment))
+    if experiment.engine == "stacked" and why is not None:
+        raise SpecError(("engine",), f"stacked is not possible for {planned.id}: {why}; use auto")
 
 
 def _try_backbone(experiment: Experiment, stream: Any) -> None:

@@ -13,7 +13,7 @@ from acn_cl import stats
 from acn_cl.errors import UserError
 from acn_cl.reports.measures import BY_KEY, Measure
 from acn_cl.reports.results import Result, Results
-from acn_cl.runs.load import Run, Runs, flatten
+from acn_cl.runs.load import Runs, flatten
 from acn_cl.specfile import read_spec_file
 
 FOLDER = "acn_cl.benchmarks.recipes"
@@ -27,7 +27,7 @@ class Published:
 
     Attributes:
         source, place: who published it, and where there.
-        settings: what an experiment must have been run with, by dotted name.
+        settings: what an experiment must have been run with, by dotted name; of a list of values, one.
         measure, dialect: what it is of.
         mean, std: in percent.
         n: seeds; 0: not given.
@@ -66,7 +66,7 @@ def beside_published(runs: Runs, results: Results) -> list[Beside]:
         Beside(ours, number, stats.unpaired(ours.summary, number.summary))
         for experiment in results.experiments
         for number in known
-        if _matches(runs.finished(experiment)[0], number)
+        if matches(flatten(runs.finished(experiment)[0].settings), number)
         and not (ours := results.of(experiment, number.measure.key, number.dialect)).undefined
     ]
 
@@ -111,9 +111,11 @@ def frame(found: Iterable[Beside]) -> pd.DataFrame:
     )
 
 
-def _matches(run: Run, number: Published) -> bool:
-    flat = flatten(run.settings)
-    return bool(flat) and all(flat.get(key) == value for key, value in number.settings.items())
+def matches(settings: Mapping[str, Any], number: Published) -> bool:
+    """Whether a run with these settings (flat, by dotted name) is what ``number`` is of."""
+    return bool(settings) and all(
+        settings.get(key) in (value if isinstance(value, list) else [value]) for key, value in number.settings.items()
+    )
 
 
 def _numbers(path: Path, data: Mapping[str, Any]) -> Iterator[Published]:

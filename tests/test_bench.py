@@ -37,8 +37,7 @@ def test_a_ratio_is_taken_round_by_round():
 
 def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
     said = []
-    report = bench.bench(bench.QUICK, said.append)
-    path = bench.write(report, tmp_path / "bench")
+    report = bench.bench(bench.QUICK, tmp_path / "bench", said.append)
     assert [(row["strategy"], row["depth"]) for row in report.comparison] == [
         (s, d) for s in ("naive", "si", "ewc") for d in (1, 2)
     ]
@@ -46,10 +45,33 @@ def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
     assert all(row["ratio"]["median"] > 0 for curve in report.curves.values() for row in curve)
     written = json.loads((tmp_path / "bench" / "bench.json").read_text())
     assert written["machine"]["versions"]["torch"] == torch.__version__.partition("+")[0]
-    text = path.read_text()
+    text = (tmp_path / "bench" / "bench.md").read_text()
     assert "| ewc | 2 |" in text
     assert "load at the start" in text
     assert len(said) == 6 + len(bench.CURVES)
+
+
+def test_a_bench_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    measured = []
+
+    def compare(plan, strategy, depth):
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        measured.append((strategy, depth))
+        return {"strategy": strategy, "depth": depth}
+
+    monkeypatch.setattr(bench, "compare", compare)
+    monkeypatch.setattr(bench, "CURVES", {})
+    monkeypatch.setattr(bench, "markdown", lambda report: "")
+    with pytest.raises(KeyboardInterrupt):
+        bench.bench(bench.QUICK, tmp_path)
+    first, measured[:] = list(measured), []
+    report = bench.bench(bench.QUICK, tmp_path)
+    assert first + measured == [(s, d) for s in ("naive", "si", "ewc") for d in (1, 2)]
+    assert [(row["strategy"], row["depth"]) for row in report.comparison] == first + measured
+    measured.clear()
+    bench.bench(replace(bench.QUICK, strategies=("naive",)), tmp_path)
+    assert measured == [("naive", 1), ("naive", 2)]  # another plan begins anew
 
 
 def test_plain_avalanche_learns_the_same_images():

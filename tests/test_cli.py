@@ -62,8 +62,14 @@ def test_a_dry_run_says_what_would_run_and_makes_nothing(cli, spec, tmp_path):
     code, out, _ = cli("run", "mine.yaml", "--dry-run", "--set", "stream.stop_after=2")
     assert code == 0
     # 1442 training images of 10 classes: 288 in 2 classes, 3 batches of 128, 2 experiences, 1 epoch.
-    assert re.search(r"mine\s+│ 0\s+│ 6\s+│", out), out
+    assert re.search(r"mine\s+│ 0\s+│ 6\s+│ 368\s+│ [\d.]+ kB\s+│ [\d.]+ s", out), out
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dry_run_refuses_an_engine_that_the_run_would_refuse(cli, spec):
+    code, _, error = cli("run", "mine.yaml", "--dry-run", "--set", "strategy=replay", "--engine", "stacked")
+    assert code == 2
+    assert "stacked is not possible" in error
 
 
 def test_the_default_folder_is_named_after_the_recipe(cli, spec, tmp_path):

@@ -27,9 +27,11 @@ class Silent:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("strategy", [{"name": "naive"}, {"name": "si", "lambda": 10}, {"name": "ewc", "lambda": 100}])
-def test_one_run_is_avalanches_to_the_last_bit(tiny, tmp_path, strategy, precision):
+@pytest.mark.parametrize("labels", ["per-experience", "global"])
+def test_one_run_is_avalanches_to_the_last_bit(tiny, tmp_path, strategy, precision, labels):
     """The same operations in the same order: nothing to round otherwise, on a CPU with one thread or several."""
-    experiment = Experiment(**tiny(stream=STREAM, strategy=strategy, precision=precision, batch_size=32, epochs=2))
+    stream = STREAM | {"labels": labels}
+    experiment = Experiment(**tiny(stream=stream, strategy=strategy, precision=precision, batch_size=32, epochs=2))
     theirs = Session(experiment, 0, tmp_path)
     theirs.train(Silent())
     ours = StackSession([(experiment, 0)])

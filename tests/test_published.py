@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from acn_cl.errors import UserError
 from acn_cl.recipe import load_recipe
 from acn_cl.reports import make_report
-from acn_cl.reports.published import Beside, beside_published, load_published
+from acn_cl.reports.published import Beside, beside_published, load_published, matches
 from acn_cl.reports.results import Results
 from acn_cl.runs.load import flatten, load_runs
 from acn_cl.stats import Summary, summarise, unpaired
@@ -23,6 +23,8 @@ AS_IN_THE_PAPER = {
     "stream.name": "split-cifar100",
     "stream.experiences": 20,
     "epochs": 10,
+    "backbone.wiring": "acn",
+    "backbone.block": "mixer",
     "backbone.width": 128,
     "backbone.patch": 4,
 }
@@ -43,23 +45,25 @@ def test_the_paper_has_twelve_cells_of_two_measures():
     found = [number for number in load_published() if "2506.09714" in number.source]
     assert len(found) == 24
     by_cell = {
-        (n.settings["strategy.name"], n.settings["backbone.name"], n.settings["backbone.depth"], n.measure.symbol): n
+        (n.settings["strategy.name"], n.settings["backbone.wiring"], n.settings["backbone.depth"], n.measure.symbol): n
         for n in found
     }
-    assert (by_cell["si", "res_mixer", 15, "F"].mean, by_cell["si", "res_mixer", 15, "F"].std) == (50.0, 2.1)
-    assert by_cell["naive", "ac_mixer", 10, "ACC"].mean == 32.94
+    assert (by_cell["si", "residual", 15, "F"].mean, by_cell["si", "residual", 15, "F"].std) == (50.0, 2.1)
+    assert by_cell["naive", "acn", 10, "ACC"].mean == 32.94
     assert {n.dialect for n in found if n.measure.symbol == "F"} == {"from-learned"}
 
 
-def test_a_recipe_as_in_the_paper_has_the_published_settings():
-    planned = load_recipe("split-cifar100").planned
-    matched = {
-        p.id
-        for p in planned
-        for number in load_published()
-        if all(flatten(p.experiment.as_dict()).get(key) == value for key, value in number.settings.items())
-    }
-    assert matched == {p.id for p in planned if p.experiment.strategy.name in ("naive", "si")}
+@pytest.mark.parametrize(
+    ("recipe", "cells"), [("split-cifar100", 4), ("acn-table", 12), ("acn-table-ewc", 0), ("acn-setups", 32)]
+)
+def test_the_recipes_of_the_paper_have_the_published_settings(recipe, cells):
+    numbers = list(load_published())
+    planned = load_recipe(recipe).planned
+    matched = [[n for n in numbers if matches(flatten(p.experiment.as_dict()), n)] for p in planned]
+    assert sum(map(bool, matched)) == cells
+    for one, found in zip(planned, matched, strict=True):
+        assert len(found) in (0, 2)  # accuracy and forgetting of one cell
+        assert all(n.settings["backbone.wiring"] == one.experiment.backbone.model_extra["wiring"] for n in found)
 
 
 def test_what_matches_is_shown_with_welchs_interval(store):

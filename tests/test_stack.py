@@ -381,6 +381,13 @@ def test_what_needs_call_backs_or_shapes_of_its_own_stays_alone(tiny, changes):
     assert grouped([(experiment, 0), (experiment, 1)]) == [[0], [1]]
 
 
+def test_global_labels_and_one_class_order_stack(tiny):
+    fixed = Experiment(**tiny(stream={"name": "split-digits", "labels": "global", "class_order": "fixed"}))
+    pinned = Experiment(**tiny(stream={"name": "split-digits", "labels": "global"}, pin={"class_order": 3}))
+    assert grouped([(fixed, 0), (fixed, 1)]) == [[0, 1]]
+    assert grouped([(pinned, 0), (pinned, 1)]) == [[0, 1]]
+
+
 def test_every_job_is_in_one_stack(tiny):
     jobs = [
         (Experiment(**tiny(strategy={"name": "si", "lambda": v}, epochs=e)), s)

@@ -22,7 +22,8 @@ def group(
 ) -> list[list[int]]:
     """Partition jobs into stacks: runs that differ in seed, pins, class order and λ only.
 
-    λ = 0 does not stand beside λ > 0, and every image count must agree, experience by experience.
+    λ = 0 does not stand beside λ > 0. Every image count must agree, experience by experience, and with global labels
+    the class order.
 
     >>> digits = Experiment(stream={"name": "split-digits"}, engine="avalanche")
     >>> group([(digits, 0), (digits, 1)], can_stack=lambda job: True, sizes=lambda job: 0, widest=lambda job: 8)
@@ -43,7 +44,7 @@ def group(
         if refusal(job[0]) is not None or not can_stack(job) or (most := widest(job)) == 1:
             stacks.append([index])
             continue
-        key = (_key(job[0]), sizes(job))
+        key = (_key(job[0]), sizes(job), _order_of_heads(*job))
         if key not in open_stack or len(open_stack[key]) >= most:
             open_stack[key] = []
             stacks.append(open_stack[key])
@@ -61,8 +62,6 @@ def refusal(experiment: Experiment) -> str | None:
         return "the stream is somebody's own"
     if is_dotted(experiment.backbone.name or ""):
         return "the backbone is somebody's own"
-    if experiment.stream.labels == "global" and experiment.stream.class_order == "seeded":
-        return "with global labels, heads differ in shape with the class order"
     return None
 
 
@@ -72,6 +71,15 @@ def _key(experiment: Experiment) -> str:
     if "lambda" in strategy:
         strategy["lambda"] = strategy["lambda"] > 0
     spec["strategy"] = strategy
-    if spec["stream"]["labels"] != "global":
-        spec["stream"] = {key: value for key, value in spec["stream"].items() if key != "class_order"}
+    spec["stream"] = {key: value for key, value in spec["stream"].items() if key != "class_order"}
     return json.dumps(spec, sort_keys=True)
+
+
+def _order_of_heads(experiment: Experiment, seed: int) -> object:
+    """With global labels a head is as wide as its largest label, so that the class order must be the same."""
+    stream = experiment.stream
+    if stream.labels != "global":
+        return None
+    if stream.class_order != "seeded":
+        return stream.class_order
+    return seed if experiment.pin.class_order is None else experiment.pin.class_order
