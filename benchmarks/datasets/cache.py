@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,9 +64,8 @@ def open_or_decode(source: Source, watch: Watch = lambda part, chunks: chunks) -
     """
     folder = entry_folder(source)
     with _in_words(folder):
-        found = _open_if_whole(folder, source)  # without the lock: a whole cache may lie where nothing can be written
-        if found is not None:
-            return found
+        with suppress(FileNotFoundError, NotADirectoryError, DamagedError):
+            return open_entry(folder, source)  # without the lock: a whole cache may lie where nothing can be written
         with _lock(folder):
             # Another process may have finished the same work while this one waited for the lock.
             found = _open_if_whole(folder, source)
