@@ -19,9 +19,14 @@ class MatrixProducts:
 
     def __init__(self, device: torch.device, precision: str, rows: int = 64 * 64, width: int = 128) -> None:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._a = torch.ones(rows, width, device=device, dtype=dtype)
-        self._b = torch.ones(width, 4 * width, device=device, dtype=dtype)
-        self._c = torch.ones(4 * width, width, device=device, dtype=dtype)
+        draws = torch.Generator().manual_seed(
+            0
+        )  # constants would be faster: a GPU saves power on bits that never change
+
+        def matrix(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=draws).to(device, dtype)
+
+        self._a, self._b, self._c = matrix(rows, width), matrix(width, 4 * width), matrix(4 * width, width)
         self._operations = REPETITIONS * 4 * rows * self._b.numel()
 
     def rate(self) -> float:
