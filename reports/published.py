@@ -65,8 +65,9 @@ def beside_published(runs: Runs, results: Results) -> list[Beside]:
     return [
         Beside(ours, number, stats.unpaired(ours.summary, number.summary))
         for experiment in results.experiments
+        for settings in [flatten(runs.finished(experiment)[0].settings)]
         for number in known
-        if matches(flatten(runs.finished(experiment)[0].settings), number)
+        if matches(settings, number)
         and not (ours := results.of(experiment, number.measure.key, number.dialect)).undefined
     ]
 
