@@ -42,7 +42,8 @@ class Estimate:
 def estimate(experiment: Experiment) -> Estimate:
     """Steps, operations, parameters and memory of one run."""
     stream = experiment.stream.model_dump()
-    sizes = _training_sizes(stream)
+    info, plan = _data_and_plan(stream)
+    sizes = _training_sizes(stream, info, plan)
     passes = _images_an_epoch(experiment, sizes)
     channels, height, width = resolve("acn_cl.benchmarks.streams.table:image_shape")(stream)
     build = resolve("acn_cl.backbones.build:build_backbone")
@@ -55,7 +56,8 @@ def estimate(experiment: Experiment) -> Estimate:
     activations = _saved_for_backward(backbone, torch.zeros(PROBE, channels, height, width), precision)
     return Estimate(
         steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in passes),
-        operations=backbone.flops_by_depth()[-1] * (3 * experiment.epochs * sum(passes) + _images_tested(stream)),
+        operations=backbone.flops_by_depth()[-1]
+        * (3 * experiment.epochs * sum(passes) + _images_tested(stream, info, plan)),
         parameters=parameters,
         memory=4 * parameters * (2 + OPTIMIZER_COPIES[experiment.optimizer.name])
         + activations * experiment.batch_size // PROBE
@@ -69,25 +71,23 @@ def _images_an_epoch(experiment: Experiment, sizes: list[int]) -> list[int]:
     return says(sizes)
 
 
-def _training_sizes(stream: dict[str, Any]) -> list[int]:
+def _data_and_plan(stream: dict[str, Any]) -> tuple[Any, Any]:
+    table = "acn_cl.benchmarks.streams.table"
+    return resolve(f"{table}:dataset_of")(stream), resolve(f"{table}:plan_of")(stream)
+
+
+def _training_sizes(stream: dict[str, Any], info: Any, plan: Any) -> list[int]:
     """Training images of every experience that is trained, if all classes have as many; the data is not opened."""
-    info, plan = _data_and_plan(stream)
     a_class = round(info.train_size / info.classes * (1 - stream["validation"]))
     few = min(a_class, stream["images_per_class"] or a_class)
     return [len(piece.classes) * (a_class if piece.full else few) for piece in plan][: stream["stop_after"]]
 
 
-def _images_tested(stream: dict[str, Any]) -> int:
+def _images_tested(stream: dict[str, Any], info: Any, plan: Any) -> int:
     """Images that are looked at in the tests at the ends of experiences: of all experiences so far."""
-    info, plan = _data_and_plan(stream)
     a_class = info.test_size / info.classes
     sizes = [round(len(piece.classes) * a_class) for piece in plan][: stream["stop_after"]]
     return sum(accumulate(sizes))
-
-
-def _data_and_plan(stream: dict[str, Any]) -> tuple[Any, Any]:
-    table = "acn_cl.benchmarks.streams.table"
-    return resolve(f"{table}:dataset_of")(stream), resolve(f"{table}:plan_of")(stream)
 
 
 def _saved_for_backward(backbone: nn.Module, images: Tensor, precision: str) -> int:
@@ -107,12 +107,12 @@ def _saved_for_backward(backbone: nn.Module, images: Tensor, precision: str) -> 
     return total
 
 
-SHARE = 0.45  # of the rate of matrix products that a step reaches on a CPU (docs/speed.md)
-STEP = 2e-3  # seconds of every step that do not grow with the network
+SHARE = 0.45  # of the rate of matrix products that a step reaches: assumed, until a bench has measured it
+STEP = 2e-3  # seconds of every step that do not grow with the network: assumed likewise
 
 
 def seconds(experiment: Experiment, size: Estimate) -> float:
-    """How long one run takes here by itself, without what its strategy adds; right to within a factor of two.
+    """How long one run takes here by itself, without what its strategy adds: an order of magnitude.
 
     The rate of matrix products is measured at the first call for a device and precision (a few milliseconds).
     """
