@@ -3,8 +3,7 @@
 VENV ?= .venv
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 BIN := $(VENV)/bin
-# Two processes of one thread each: the tests' networks are too small for a second thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test test-slow lint types clean
 
@@ -15,7 +14,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
 
-# One at a time and with all threads: some of these measure time.
+# One at a time: some of these measure time.
 test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -n 0 -m slow
 
