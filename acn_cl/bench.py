@@ -157,6 +157,11 @@ def bench(plan: Plan, folder: Path, say: Callable[[str], None] = lambda line: No
     device = choose_device(plan.device)
     report = _begun(plan, _machine(device, choose_precision(plan.precision, device)), folder)
     rows = [(strategy, depth) for strategy in plan.strategies for depth in plan.depths]
+    there = len(report.comparison) + len(report.curves)
+    if there:
+        say(
+            f"{folder}: {there} of {len(rows) + len(CURVES)} figures are there already; another folder measures them anew"
+        )
     for strategy, depth in rows[len(report.comparison) :]:
         say(f"{strategy}, L = {depth}")
         report.comparison.append(compare(plan, strategy, depth))

@@ -66,7 +66,9 @@ def test_a_bench_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         bench.bench(bench.QUICK, tmp_path)
     first, measured[:] = list(measured), []
-    report = bench.bench(bench.QUICK, tmp_path)
+    told = []
+    report = bench.bench(bench.QUICK, tmp_path, told.append)
+    assert "4 of 6 figures are there already" in told[0]
     assert first + measured == [(s, d) for s in ("naive", "si", "ewc") for d in (1, 2)]
     assert [(row["strategy"], row["depth"]) for row in report.comparison] == first + measured
     measured.clear()
