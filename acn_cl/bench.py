@@ -159,9 +159,8 @@ def bench(plan: Plan, folder: Path, say: Callable[[str], None] = lambda line: No
     rows = [(strategy, depth) for strategy in plan.strategies for depth in plan.depths]
     there = len(report.comparison) + len(report.curves)
     if there:
-        say(
-            f"{folder}: {there} of {len(rows) + len(CURVES)} figures are there already; another folder measures them anew"
-        )
+        total = len(rows) + len(CURVES)
+        say(f"{folder}: {there} of {total} figures are there already; another folder measures them anew")
     for strategy, depth in rows[len(report.comparison) :]:
         say(f"{strategy}, L = {depth}")
         report.comparison.append(compare(plan, strategy, depth))
