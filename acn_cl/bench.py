@@ -27,7 +27,7 @@ from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.environment import versions
 from acn_cl.runs.files import write_atomically, write_json
 from acn_cl.spec import Experiment, message_of
-from acn_cl.training.device import autocast, choose_device, choose_precision
+from acn_cl.training.device import autocast, choose_device, choose_precision, fp32_products
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.per_run import choose_per_run
 from acn_cl.training.rate import MatrixProducts, wait
@@ -252,7 +252,8 @@ class Ours:
         return self._learn(self._next)
 
     def _learn(self, experience: int) -> float:
-        return _seconds(lambda: self.training.learn(experience), self._device) / self.steps / self._runs
+        with fp32_products(tf32=False):
+            return _seconds(lambda: self.training.learn(experience), self._device) / self.steps / self._runs
 
 
 class Plain:

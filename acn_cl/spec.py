@@ -180,6 +180,7 @@ class Experiment(Section):
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(parse_seeds), Field(min_length=1)] = (0,)
     pin: PinSection = PinSection()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    tf32: bool = Field(False, description="on CUDA: may fp32 products be computed in TF32, of 10 bits?")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:1, mps")
     engine: Literal["auto", "avalanche", "stacked"] = "auto"
     deterministic: bool = False

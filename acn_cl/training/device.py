@@ -63,3 +63,20 @@ def determinism(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def fp32_products(tf32: bool) -> Iterator[None]:
+    """Run a block whose fp32 products on CUDA are in TF32 (8 bits of exponent, 10 of mantissa), or are not.
+
+    torch by itself lets convolutions be in TF32 and matrix products not, so that neither may be left to its default.
+    """
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value

@@ -18,7 +18,7 @@ from acn_cl.seeding import Seeds
 from acn_cl.spec import EverySteps, Experiment
 from acn_cl.tables import resolve
 from acn_cl.training.batches import DeviceData
-from acn_cl.training.device import choose_device, choose_precision, determinism
+from acn_cl.training.device import choose_device, choose_precision, determinism, fp32_products
 from acn_cl.training.evaluate import evaluate
 from acn_cl.training.heads import Heads
 from acn_cl.training.interrupt import StopRequest
@@ -101,7 +101,8 @@ class Session:
             Diverged: the loss or the gradient is no longer a number.
             Interrupted: ``stop`` asked for it; what could be saved is.
         """
-        with own_random_state(self.seeds.integer("initialisation", GLOBAL)), determinism(self.experiment.deterministic):
+        experiment, seed = self.experiment, self.seeds.integer("initialisation", GLOBAL)
+        with own_random_state(seed), determinism(experiment.deterministic), fp32_products(experiment.tf32):
             self._train(watcher, stop or StopRequest(), start)
 
     def _train(self, watcher: Watcher, stop: StopRequest, start: Checkpoint | None) -> None:

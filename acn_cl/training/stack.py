@@ -8,7 +8,7 @@ import torch
 from acn_cl.errors import UserError
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.schema import TABLES
-from acn_cl.training.device import determinism
+from acn_cl.training.device import determinism, fp32_products
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.per_run import PerRun, choose_per_run
 from acn_cl.training.session import Results, Watcher
@@ -60,7 +60,8 @@ class StackSession:
         """
         last: dict[int, Checkpoint] = dict(enumerate(starts)) if starts else {}
         pending = [list(range(len(self.runs)))]
-        with determinism(self.runs[0].experiment.deterministic):
+        experiment = self.runs[0].experiment
+        with determinism(experiment.deterministic), fp32_products(experiment.tf32):
             while pending:
                 numbers = [n for n in pending.pop(0) if self.runs[n].failure is None]
                 try:
