@@ -113,7 +113,7 @@ def _parse_override(text: str) -> tuple[KeyPath, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {text}: KEY=VALUE is wanted, such as strategy.lambda=10")
     try:
-        return tuple(key.strip().split(".")), yaml.load(value, Loader=SpecLoader)
+        return tuple(key.strip().split(".")), SpecLoader(value).get_single_data()
     except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {text}: the value is not YAML") from None
 

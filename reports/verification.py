@@ -24,6 +24,8 @@ LARGEST = 200_000_000  # bytes of a page
 SILENT = ("script", "style", "svg", "code", "select", "head")
 """What holds no number of a run: paths and commands among it. Drawings show the numbers that stand under them."""
 MOST_SHOWN = 200
+DEEPEST = 1_000
+"""Open tags at once; each closing tag looks through them."""
 VOID = ("meta", "br", "line", "link", "input", "hr", "img")
 
 
@@ -152,6 +154,8 @@ class _Page(HTMLParser):
         silent = hidden or self._is_silent
         if not silent:
             self.values += [(self._place, v) for k in ("title", "data-value") if (v := known.get(k)) is not None]
+        if len(self._open) > DEEPEST:
+            raise UserError(f"a page with tags nested more than {DEEPEST:,} deep is no report")
         if tag not in VOID:
             self._open.append((tag, silent))
 

@@ -1,24 +1,17 @@
-"""Any bytes at all in a spec, or in a file of a run, give a clean error or a result: no traceback, no hang, no code.
+"""Any bytes at all in a spec give a clean error or a recipe: no traceback, no hang, no code.
 
-`FUZZ_EXAMPLES=10000 python -m pytest tests/test_fuzz.py` is the long form.
+`FUZZ_EXAMPLES=4000 python -m pytest tests/test_fuzz.py` is the long form. What runs wrote: tests/test_fuzz_report.py.
 """
 
 import contextlib
-import json
 import os
-import warnings
 
-import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acn_cl.errors import UserError
 from acn_cl.recipe import load_recipe
-from acn_cl.runner import run
-from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from acn_cl.runs.folder import read_status
-from acn_cl.runs.load import load_runs
 from acn_cl.spec import Experiment
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
@@ -114,88 +107,6 @@ def test_any_value_for_any_key(tmp_path, tree, changed):
 def test_any_override(key, tree):
     with contextlib.suppress(UserError):
         load_recipe("quick", [f"{key}={yaml.safe_dump(tree, default_flow_style=True)}"])
-
-
-@pytest.fixture(scope="module")
-def a_run(tmp_path_factory):
-    """The files of one finished run, by name."""
-    out = tmp_path_factory.mktemp("runs")
-    backbone = {"name": "ac_mixer", "depth": 1, "width": 8, "patch": 4, "tokens_hidden": 4, "channels_hidden": 8}
-    run(Experiment(stream={"name": "split-digits"}, backbone=backbone, epochs=1, batch_size=256, precision="fp32"), out)
-    folder = out / "experiment/seed-0"
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-@pytest.mark.parametrize("name", ["spec.json", "status.json", "accuracy.parquet", "layers.parquet", "timing.parquet"])
-def test_a_damaged_file_of_a_run(tmp_path, a_run, name):
-    folder = tmp_path / "experiment" / "seed-0"
-    folder.mkdir(parents=True)
-    for other, data in a_run.items():
-        (folder / other).write_bytes(data)
-
-    @fuzz
-    @given(data=damaged(a_run[name]))
-    def each(data):
-        (folder / name).write_bytes(data)
-        with contextlib.suppress(UserError):
-            loaded = load_runs(tmp_path)
-            for found in loaded.runs:
-                if found.status.state == "done":
-                    loaded.matrix(found.experiment, found.seed)
-        with contextlib.suppress(UserError):
-            read_status(folder)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        each()
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "state.json", "state.safetensors", "accuracy.parquet"])
-def test_a_damaged_file_of_a_checkpoint(tmp_path, name):
-    import torch
-
-    rows = {"accuracy": [], "layers": [], "timing": []}
-    save_checkpoint(tmp_path, Checkpoint(1, 2, 0, {"a": torch.ones(3)}, {"x": [1, "y"]}, rows))
-    folder = tmp_path / "checkpoints/1-2"
-    original = (folder / name).read_bytes()
-
-    @fuzz
-    @given(data=damaged(original))
-    def each(data):
-        (folder / name).write_bytes(data)
-        try:
-            found, complaints = load_checkpoint(tmp_path)
-        except UserError:
-            return
-        assert (found is None) == bool(complaints)
-        if found is not None:
-            assert found.tensors["a"].tolist() == [1, 1, 1], "what is not what was written is never used"
-
-    each()
-
-
-def test_a_malicious_run_folder_does_no_harm(tmp_path, a_run):
-    """A name that leads out of the folder, a script in a name, and 10 GB that are not there."""
-    runs = tmp_path / "runs"
-    folder = runs / "<img src=x onerror=alert(1)>" / "seed-0"
-    folder.mkdir(parents=True)
-    for name, data in a_run.items():
-        (folder / name).write_bytes(data)
-    spec = json.loads(a_run["spec.json"])
-    spec["id"] = "../../outside"
-    spec["experiment"]["strategy"]["name"] = "os:system"
-    (folder / "spec.json").write_text(json.dumps(spec))
-    from acn_cl.reports import make_report
-
-    before = sorted(p for p in tmp_path.rglob("*"))
-    html = make_report([runs], tmp_path / "report").read_text()
-    assert "<img src=x" not in html and "&lt;img src=x" in html
-    made = {*tmp_path.rglob("*")} - {*before}
-    assert all(p.is_relative_to(tmp_path / "report") for p in made)
-    with (folder / "accuracy.parquet").open("r+b") as file:
-        file.truncate(10_000_000_000)
-    with contextlib.suppress(UserError):
-        load_runs(runs)
 
 
 @given(st.text())

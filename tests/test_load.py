@@ -163,7 +163,7 @@ def respell(run, key, value):
 DAMAGE = {
     "no spec": (lambda run: (run / "spec.json").unlink(), r"spec\.json: missing"),
     "half a spec": (lambda run: (run / "spec.json").write_text('{"id": "a'), r"spec\.json: cannot be read as JSON"),
-    "another's spec": (lambda run: (run / "spec.json").write_text("[1, 2]"), r"spec\.json: not a spec"),
+    "another's spec": (lambda run: (run / "spec.json").write_text("[1, 2]"), r"spec\.json: not a JSON object"),
     "no seed": (lambda run: (run / "spec.json").write_text('{"id": "a"}'), r"spec\.json: 'seed' is None"),
     "a spec without end": (
         lambda run: (run / "spec.json").write_text("[" * 100_000),
@@ -190,7 +190,7 @@ DAMAGE = {
     ),
     "future": (
         lambda run: (run / "spec.json").write_text('{"id": "a", "seed": 0, "schema_version": 99}'),
-        r"spec\.json: schema version 99; this program reads 1",
+        r"spec\.json: schema version 99, of a later acn-cl; this one reads up to 1",
     ),
     "no status": (lambda run: (run / "status.json").unlink(), r"status\.json"),
     "half a status": (lambda run: (run / "status.json").write_text('{"state'), r"status\.json: damaged"),

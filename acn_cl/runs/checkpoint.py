@@ -10,17 +10,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from acn_cl.errors import UserError
-from acn_cl.runs.files import write_rows
-from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
+from acn_cl.runs.files import remove_parts, write_rows
+from acn_cl.runs.reading import Damaged, check_file, read_json, read_table
+from acn_cl.runs.schema import SCHEMA_VERSION, TABLES, check_version
 from acn_cl.runs.weights import WEIGHTS
 
 if TYPE_CHECKING:
@@ -28,10 +27,7 @@ if TYPE_CHECKING:
 
 KEPT = 2
 MANIFEST, TENSORS, PLAIN = "manifest.json", "state.safetensors", "state.json"
-
-
-class Damaged(Exception):
-    """A checkpoint is not what was written."""
+LARGEST_PLAIN = 200_000_000  # bytes of state.json
 
 
 @dataclass
@@ -61,7 +57,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: it cannot be written; what was there stays, and nothing half-written stays beside it.
     """
-    folder = run / "checkpoints"
+    folder = _folder(run)
     folder.mkdir(exist_ok=True)
     part = folder / f".{uuid.uuid4().hex}.part"
     try:
@@ -79,19 +75,19 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     """The last whole checkpoint of a run, and a line for each later one that is damaged.
 
     Raises:
-        UserError: a checkpoint was written by a later version of the suite.
+        UserError: a checkpoint was written by a later version of the suite, or lies behind a link.
     """
     complaints: list[str] = []
     for folder in reversed(_found(run)):
         try:
             return _read(folder), complaints
         except Damaged as damage:
-            complaints.append(f"{folder}: {damage}; going back to the one before")
+            complaints.append(f"{folder}: damaged: {damage}; going back to what was before it")
     return None, complaints
 
 
 def remove_checkpoints(run: Path) -> None:
-    """Remove every checkpoint and what an interrupted save has left, but for final weights that lie beside one."""
+    """Remove every checkpoint, but for final weights that lie beside one."""
     for folder in _found(run):
         if (folder / WEIGHTS).exists():
             for path in folder.iterdir():
@@ -99,8 +95,15 @@ def remove_checkpoints(run: Path) -> None:
                     path.unlink()
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    for part in (run / "checkpoints").glob(".*.part"):
-        shutil.rmtree(part, ignore_errors=True)
+    remove_parts(_folder(run))
+
+
+def _folder(run: Path) -> Path:
+    """Where a run's checkpoints lie: inside the run, since old ones are removed there."""
+    folder = run / "checkpoints"
+    if folder.is_symlink():
+        raise UserError(f"{folder}: a link, and checkpoints are kept inside their run's folder; link the run instead")
+    return folder
 
 
 def _name(checkpoint: Checkpoint) -> str:
@@ -111,7 +114,7 @@ def _name(checkpoint: Checkpoint) -> str:
 def _found(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest position first; other things in the folder are not looked at."""
     folders = {}
-    for path in (run / "checkpoints").glob("*/" + MANIFEST):
+    for path in _folder(run).glob("*/" + MANIFEST):
         position = path.parent.name.split("-")
         if all(part.isdecimal() for part in position) and not path.parent.is_symlink():
             folders[tuple(map(int, position))] = path.parent
@@ -126,13 +129,14 @@ def _write(part: Path, checkpoint: Checkpoint) -> None:
     (part / PLAIN).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
     for name, schema in TABLES.items():
         write_rows(part / f"{name}.parquet", schema, checkpoint.tables.get(name, []))
-    sums = {path.name: _checksum(path) for path in sorted(part.iterdir())}
+    files = sorted(part.iterdir())
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "experience": checkpoint.experience,
         "epoch": checkpoint.epoch,
         "batch": checkpoint.batch,
-        "sha256": sums,
+        "sha256": {path.name: _checksum(path) for path in files},
+        "bytes": {path.name: path.stat().st_size for path in files},
     }
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in part.iterdir():
@@ -165,29 +169,38 @@ def _read(folder: Path) -> Checkpoint:
     from safetensors.torch import load_file
 
     manifest = _json(folder / MANIFEST)
-    if manifest.get("schema_version", 0) > SCHEMA_VERSION:
-        raise UserError(
-            f"{folder} was written by a later version of acn-cl (schema {manifest['schema_version']}, this one reads "
-            f"{SCHEMA_VERSION}); update acn-cl, or choose another --out"
-        )
-    for name in (TENSORS, PLAIN, *(f"{table}.parquet" for table in TABLES)):
-        path = folder / name
-        if not path.is_file() or _checksum(path) != manifest.get("sha256", {}).get(name):
-            raise Damaged(f"{name} is missing or is not what was written")
+    check_version(manifest.get("schema_version"), folder / MANIFEST)
+    _check_sums(folder, manifest)
     try:
-        tables = {table: pq.read_table(folder / f"{table}.parquet").to_pylist() for table in TABLES}
+        tables: dict[str, Any] = {
+            name: read_table(folder / f"{name}.parquet", schema).to_dict("records") for name, schema in TABLES.items()
+        }
         experience, epoch, batch = (int(manifest[key]) for key in ("experience", "epoch", "batch"))
-        plain = _json(folder / PLAIN)["values"]
-        return Checkpoint(experience, epoch, batch, load_file(folder / TENSORS), plain, tables)
-    except (SafetensorError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        plain = _json(folder / PLAIN)
+        check_version(plain.get("schema_version"), folder / PLAIN)
+        return Checkpoint(experience, epoch, batch, load_file(folder / TENSORS), plain["values"], tables)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise Damaged(f"it cannot be read ({type(error).__name__})") from None
+
+
+def _check_sums(folder: Path, manifest: dict[str, Any]) -> None:
+    sums, sizes = (value if isinstance(value := manifest.get(key), dict) else {} for key in ("sha256", "bytes"))
+    for name in (TENSORS, PLAIN, *(f"{table}.parquet" for table in TABLES)):
+        if not _is_as_written(folder / name, sizes.get(name), sums.get(name)):
+            raise Damaged(f"{name} is missing or is not what was written")
+
+
+def _is_as_written(path: Path, size: object, checksum: object) -> bool:
+    """By its size first, which costs nothing; in manifests of before versions there is none."""
+    try:
+        check_file(path, sys.maxsize)
+        return size in (None, path.stat().st_size) and _checksum(path) == checksum
+    except (Damaged, OSError):
+        return False
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise Damaged(f"{path.name} is not JSON") from None
-    if not isinstance(value, dict):
-        raise Damaged(f"{path.name} is not a mapping")
-    return value
+        return read_json(path, LARGEST_PLAIN)
+    except Damaged as damage:
+        raise Damaged(f"{path.name}: {damage}") from None

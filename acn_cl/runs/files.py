@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from acn_cl.runs.schema import SCHEMA_VERSION, VERSION_KEY
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -31,6 +34,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left; for whoever alone may write here."""
+    for part in folder.glob(".*.part"):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -39,5 +51,5 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_rows(path: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
     """Write tidy rows as parquet; a row with a key missing or of the wrong type is an error."""
-    table = pa.Table.from_pylist(rows, schema=schema)
+    table = pa.Table.from_pylist(rows, schema=schema.with_metadata({VERSION_KEY: str(SCHEMA_VERSION)}))
     write_atomically(path, lambda part: pq.write_table(table, part))

@@ -1,6 +1,5 @@
 """One run's folder: who holds it, in what state it is, and what is written into it."""
 
-import json
 import os
 import socket
 from contextlib import suppress
@@ -12,12 +11,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from acn_cl.errors import UserError
-from acn_cl.runs.files import write_json, write_rows
-from acn_cl.runs.schema import ACCURACY, LAYERS, STATES, TIMING
+from acn_cl.runs.files import remove_parts, write_json, write_rows
+from acn_cl.runs.reading import Damaged, read_json
+from acn_cl.runs.schema import ACCURACY, LAYERS, SCHEMA_VERSION, STATES, TIMING, check_version
 
 LOCK = "run.lock"
 STATUS = "status.json"
 SPEC = "spec.json"
+HOLDER = "holder.json"
+"""Who holds the lock: there from the first moment, when ``status.json`` is not, or is an earlier process's."""
+
+
+class Held(UserError):
+    """Another process holds a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +47,19 @@ def read_status(folder: Path) -> Status:
     """The state of the run in ``folder``.
 
     Raises:
-        UserError: ``status.json`` is missing or damaged.
+        UserError: ``status.json`` is missing, damaged, or of a later version.
     """
     path = folder / STATUS
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        state, progress, error = raw["state"], raw.get("progress") or {}, raw.get("error")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is {folder} a run?") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path}: damaged (not the JSON of a run's status)") from None
-    if state not in STATES or not isinstance(progress, dict):
-        raise UserError(f"{path}: damaged (state {state!r})")
+        raw = read_json(path)
+    except Damaged as damage:
+        raise UserError(f"{path}: damaged ({damage})") from None
+    check_version(raw.get("schema_version"), path)
+    state, progress, error = raw.get("state"), raw.get("progress") or {}, raw.get("error")
+    if state not in STATES:
+        raise UserError(f"{path}: damaged (state {str(state)[:40]!r})")
+    if not isinstance(progress, dict) or not all(type(count) is int for count in progress.values()):
+        raise UserError(f"{path}: damaged (progress {str(progress)[:40]!r})")
     if state == "running" and not is_held(folder):
         state = "died"
     return Status(state, progress, None if error is None else str(error), raw)
@@ -90,24 +97,31 @@ class RunFolder:
         """Make the folder if need be and lock it.
 
         Raises:
-            UserError: it cannot be written, or another process holds it.
+            Held: another process holds it.
+            UserError: it cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            write_json(self.path / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()})
+            remove_parts(self.path)
+            remove_parts(self.path / "checkpoints")
         except Timeout:
-            raise UserError(f"{self.path} is being written by another process{self._holder()}") from None
+            raise Held(f"{self.path} is being written by another process{self._holder()}") from None
         except OSError as error:
+            self._lock.release()
             raise UserError(f"{self.path} cannot be written: {error.strerror or error}") from None
 
     def _holder(self) -> str:
-        with suppress(UserError):
-            raw = read_status(self.path).raw
-            return f" (pid {raw.get('pid')} on {raw.get('host')})"
+        with suppress(Damaged):
+            holder = read_json(self.path / HOLDER)
+            return f" (pid {holder.get('pid')} on {holder.get('host')})"
         return ""
 
     def release(self) -> None:
         """Give the lock back."""
+        with suppress(OSError):
+            (self.path / HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
     def is_done(self) -> bool:
@@ -118,16 +132,17 @@ class RunFolder:
         """The ``spec.json`` of an earlier start, if there is one.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is damaged or of a later version.
         """
         path = self.path / SPEC
         if not path.exists():
             return None
         try:
-            spec = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            raise UserError(f"{path}: damaged (not JSON)") from None
-        if not isinstance(spec, dict) or not isinstance(spec.get("experiment"), dict):
+            spec = read_json(path)
+        except Damaged as damage:
+            raise UserError(f"{path}: damaged ({damage})") from None
+        check_version(spec.get("schema_version"), path)
+        if not isinstance(spec.get("experiment"), dict):
             raise UserError(f"{path}: damaged (no experiment in it)")
         return spec
 
@@ -142,6 +157,7 @@ class RunFolder:
         write_json(
             self.path / STATUS,
             {
+                "schema_version": SCHEMA_VERSION,
                 "state": state,
                 "experiment": self.experiment,
                 "seed": self.seed,

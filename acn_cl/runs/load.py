@@ -7,20 +7,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from acn_cl.errors import UserError, suggest
 from acn_cl.runs.folder import Status, read_status
 from acn_cl.runs.matrices import Matrix, read_matrices
-from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
+from acn_cl.runs.reading import Damaged, read_json, read_table
+from acn_cl.runs.schema import TABLES, check_version
 
 Floats = NDArray[np.float64]
 KINDS = {str: "text", int: "an integer", dict: "an object", list: "a list"}
@@ -38,6 +37,7 @@ OPTIONAL: dict[str, type] = {
 """Keys of ``spec.json`` that are read, and what they must be; an optional one may also be null."""
 MOST_CELLS = 50_000_000
 """Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB. A larger number is a damaged one."""
+LEAST = {"trained": -1, "step": -1, "evaluated": 0, "depth": 0, "samples": 0}
 ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
 NOT_THE_EXPERIMENT = ("name", "about", "seeds", "device", "engine", "checkpoint", "loggers", "stream.download")
 """Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
@@ -72,7 +72,7 @@ class Run:
     @property
     def settings(self) -> Mapping[str, Any]:
         """The resolved spec of the experiment: stream, backbone, strategy …"""
-        settings: Mapping[str, Any] = self.spec.get("experiment", {})
+        settings: Mapping[str, Any] = self.spec.get("experiment") or {}
         return settings
 
     @property
@@ -313,8 +313,13 @@ def checksum_of(path: Path) -> str:
     """
     names = sorted([*(f"{name}.parquet" for name in TABLES), "spec.json"])
     files = [path / name for name in names if (path / name).exists()]
-    lines = [f"{sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    lines = [f"{_sha256(file)}  {file.name}\n" for file in files]
     return sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _is_csv(path: Path) -> bool:
@@ -350,23 +355,18 @@ def _is_run(path: Path) -> bool:
 
 def _spec(path: Path) -> dict[str, Any]:
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({_one_line(error)})") from None
-    if not isinstance(spec, dict):
-        raise UserError(f"{path}: not a spec: expected an object with 'experiment', 'id' and 'seed'")
+        spec = read_json(path)
+    except Damaged as damage:
+        raise UserError(f"{path}: {damage}") from None
+    check_version(spec.get("schema_version"), path)
     for key, kind in {**REQUIRED, **{key: kind for key, kind in OPTIONAL.items() if spec.get(key) is not None}}.items():
         _check_kind(path, key, spec.get(key), kind)
     _check_kind(path, "experiment.stream", (spec.get("experiment") or {}).get("stream", {}), dict)
-    if spec.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {spec['schema_version']}; this program reads {SCHEMA_VERSION}")
     return spec
 
 
 def _check_kind(path: Path, key: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
         raise UserError(f"{path}: {key!r} is {repr(value)[:40]}; expected {KINDS[kind]}")
 
 
@@ -375,20 +375,9 @@ def _table(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(schema.empty_table().to_pandas())
     try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({_one_line(error)})") from None
-    columns = {}
-    for column in schema:
-        if column.name not in table.column_names:
-            raise UserError(f"{path}: no column {column.name!r}")
-        try:
-            columns[column.name] = table.column(column.name).cast(column.type)
-        except pa.ArrowException as error:
-            raise UserError(f"{path}: column {column.name!r} is not {column.type} ({_one_line(error)})") from None
-        if columns[column.name].null_count and not pa.types.is_floating(column.type):
-            raise UserError(f"{path}: column {column.name!r} has empty cells")
-    return pd.DataFrame(pa.table(columns).to_pandas())
+        return read_table(path, schema)
+    except Damaged as damage:
+        raise UserError(f"{path}: {damage}") from None
 
 
 def _check_accuracy(path: Path, table: pd.DataFrame, *, done: bool) -> None:
@@ -396,11 +385,12 @@ def _check_accuracy(path: Path, table: pd.DataFrame, *, done: bool) -> None:
         raise UserError(f"{path}: {'no rows' if path.exists() else 'missing'}, though the run says it is done")
     if not table["accuracy"].between(0, 1).all():
         raise UserError(f"{path}: column 'accuracy' has values outside 0..1")
-    for name in ("evaluated", "depth"):
-        if (table[name] < 0).any():
-            raise UserError(f"{path}: column {name!r} has values below 0")
+    for name, least in LEAST.items():
+        if (table[name] < least).any():
+            raise UserError(f"{path}: column {name!r} has values below {least}")
     learned, depths = (int(table[name].max()) + 1 if len(table) else 0 for name in ("trained", "depth"))
-    if learned * learned * depths > MOST_CELLS:
+    moments = len(table[["trained", "step"]].drop_duplicates())
+    if max(learned, moments) * max(learned, 1) * depths > MOST_CELLS:
         raise UserError(f"{path}: damaged ({learned} experiences at {depths} depths)")
     repeated = table.duplicated(ONE_ROW_EACH)
     if repeated.any():
@@ -480,7 +470,3 @@ def _cube(rows: pd.DataFrame, moments: int, experiences: int, depths: int | None
     cube = np.full((moments, experiences, depths or deepest), np.nan)
     cube[rows["trained"].to_numpy(), rows["evaluated"].to_numpy(), rows["depth"].to_numpy()] = rows["accuracy"]
     return cube
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -12,16 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from acn_cl.errors import UserError, suggest
+from acn_cl.runs.reading import Damaged, check_file
 from acn_cl.runs.schema import ACCURACY
 
 NEEDED, ALLOWED = ("trained", "evaluated", "accuracy"), ("experiment", "seed", "trained", "evaluated", "accuracy")
 LARGEST = 50_000_000  # bytes
-MOST_EXPERIENCES = 10_000
+MOST_EXPERIENCES = 7_000
+MOST_MATRICES = 1_000
+MOST_CELLS = 50_000_000
+"""Of all matrices of a file together: 400 MB."""
 MISSING = ("", "nan", "na", "-")
 Row = tuple[str, int, int, int, float]
 """Experiment, seed, trained, evaluated, accuracy as written."""
@@ -61,12 +66,13 @@ def read_matrices(path: Path) -> tuple[list[Matrix], str]:
 
 
 def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path}: too large for accuracy matrices (at most {LARGEST:,} bytes)")
+        check_file(path, LARGEST)
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    except Damaged as damage:
+        raise UserError(f"{path}: {damage}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -149,10 +155,13 @@ def _matrices(path: Path, rows: Sequence[Row]) -> list[Matrix]:
     if table["trained"].min() == table["evaluated"].min() == 1:
         table[["trained", "evaluated"]] -= 1
         notes.append("experiences counted from 1")
+    parts: dict[Any, pd.DataFrame] = dict(list(table.groupby(["experiment", "seed"], sort=True)))
+    last = [int(part["trained"].max()) for part in parts.values()]
+    if len(parts) > MOST_MATRICES or sum(min(t + 1, MOST_EXPERIENCES) ** 2 for t in last) > MOST_CELLS:
+        raise UserError(f"{path}: {len(parts):,} matrices of up to {max(last) + 1:,} experiences are too much")
     return [
-        Matrix(experiment, seed, _rows(path, f"{experiment}, seed {seed}", part), ", ".join(notes))
-        for experiment, seed in sorted({(str(row[0]), int(row[1])) for row in rows})
-        if len(part := table[(table["experiment"] == experiment) & (table["seed"] == seed)])
+        Matrix(str(experiment), int(seed), _rows(path, f"{experiment}, seed {seed}", part), ", ".join(notes))
+        for (experiment, seed), part in parts.items()
     ]
 
 

@@ -10,9 +10,17 @@
 ``checkpoints/``      the weights
 """
 
+from pathlib import Path
+
 import pyarrow as pa
 
+from acn_cl.errors import UserError
+
 SCHEMA_VERSION = 1
+"""Of every file here and of the checkpoints. It rises when today's program could not read what tomorrow's writes."""
+
+VERSION_KEY = b"acn_cl.schema_version"
+"""Where a parquet file has it, in its schema's metadata; JSON has it under ``schema_version``."""
 
 ACCURACY = pa.schema(
     [
@@ -50,3 +58,19 @@ TIMING = pa.schema(
 TABLES = {"accuracy": ACCURACY, "layers": LAYERS, "timing": TIMING}
 
 STATES = ("running", "done", "failed")
+
+
+def check_version(version: object, path: Path) -> None:
+    """See that this program can read a file. One without a version is older than the habit, and is read as version 1.
+
+    Raises:
+        UserError: the file is of a later version, or its version is no number.
+    """
+    if version is None:
+        return
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UserError(f"{path}: damaged (schema version {str(version)[:40]!r})")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {version}, of a later acn-cl; this one reads up to {SCHEMA_VERSION}: update acn-cl"
+        )

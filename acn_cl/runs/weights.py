@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from acn_cl.errors import UserError
 from acn_cl.runs.files import write_atomically
+from acn_cl.runs.schema import SCHEMA_VERSION, check_version
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,9 @@ def save_weights(folder: Path, experiences: int, state: "dict[str, Tensor]") -> 
 
     path = folder / "checkpoints" / f"{experiences}-0" / WEIGHTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: save_file(state, part))
+    # One entry alone: of several, safetensors would choose the order anew each time, and the bytes would differ.
+    metadata = {"schema_version": str(SCHEMA_VERSION)}
+    write_atomically(path, lambda part: save_file(state, part, metadata))
     return path
 
 
@@ -28,17 +31,20 @@ def load_weights(folder: Path) -> "dict[str, Tensor]":
     Names begin with ``backbone.`` or ``heads.blocks.<experience>.``.
 
     Raises:
-        UserError: there are none, or the file is damaged.
+        UserError: there are none, or the file is damaged or of a later version.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
-    found = sorted(
-        (folder / "checkpoints").glob(f"*/{WEIGHTS}"), key=lambda path: [int(n) for n in path.parent.name.split("-")]
-    )
+    places = {path: path.parent.name.split("-") for path in (folder / "checkpoints").glob(f"*/{WEIGHTS}")}
+    found = {path: [int(n) for n in place] for path, place in places.items() if all(n.isdecimal() for n in place)}
     if not found:
         raise UserError(f"{folder}: no weights (checkpoints/*/{WEIGHTS})")
+    path = max(found, key=lambda path: found[path])
     try:
-        return load_file(found[-1])
+        with safe_open(path, framework="pt") as file:
+            version = (file.metadata() or {}).get("schema_version")
+        check_version(int(version) if version and version.isdecimal() else version, path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{found[-1]}: damaged ({error})") from None
+        raise UserError(f"{path}: damaged ({error})") from None

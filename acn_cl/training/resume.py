@@ -126,8 +126,8 @@ def restore(learner: Learner, strategy: Any, checkpoint: Checkpoint) -> None:
         {key: _on(value, learner.device) for key, value in _under("strategy", checkpoint.tensors)}
         | dict(_under("strategy", checkpoint.plain))
     )
-    for name, value in plain["clock"].items():
-        setattr(learner.clock, name, value)
+    for name in COUNTERS:
+        setattr(learner.clock, name, int(plain["clock"][name]))
     random.setstate(_as_tuples(plain["python"]))
     _set_random_tensors(dict(_under("random", checkpoint.tensors)))
 
