@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from acn_cl.errors import UserError
 from acn_cl.recipe import Planned
 from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
 from acn_cl.runs.environment import commit, versions
-from acn_cl.runs.folder import RunFolder
+from acn_cl.runs.files import remove_parts
+from acn_cl.runs.folder import RunFolder, read_status
 from acn_cl.runs.schema import SCHEMA_VERSION
 from acn_cl.runs.weights import save_weights
 from acn_cl.seeding import Seeds
@@ -83,6 +84,33 @@ class Quiet:
         pass
 
 
+class Unfailing:
+    """Another display whose screen may be gone (a closed pipe, a lost terminal): no run is worth less for that."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
+        with suppress(OSError):
+            self._display.run_started(number, total, name, experiences, epochs)
+
+    def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
+        with suppress(OSError):
+            self._display.epoch_done(experience, epoch, loss)
+
+    def experience_done(self, experience: int, results: Results) -> None:
+        with suppress(OSError):
+            self._display.experience_done(experience, results)
+
+    def run_ended(self, outcome: Outcome) -> None:
+        with suppress(OSError):
+            self._display.run_ended(outcome)
+
+    def note(self, text: str) -> None:
+        with suppress(OSError):
+            self._display.note(text)
+
+
 class RunLike(Protocol):
     """What is kept of a run: a ``Session`` and a ``StackedRun`` both have it."""
 
@@ -113,6 +141,7 @@ class Bookkeeper:
         self.folder = RunFolder(path, planned.id, seed)
         self._display = display
         self._progress: dict[str, int] = {}
+        self._behind = {"experience": 0, "epoch": 0}
 
     @property
     def name(self) -> str:
@@ -121,10 +150,15 @@ class Bookkeeper:
 
     def start(self) -> Checkpoint | None:
         """Where the run goes on, and a word about what was found there."""
+        with suppress(UserError):
+            self._progress = read_status(self.folder.path).progress
         checkpoint, complaints = load_checkpoint(self.folder.path)
         for complaint in complaints:
             self._display.note(complaint)
+        if complaints and checkpoint is None:
+            self._display.note(f"{self.name}: none of its checkpoints is whole, so it starts again")
         if checkpoint is not None:
+            self._behind = {"experience": checkpoint.experience, "epoch": checkpoint.epoch}
             at = f"experience {checkpoint.experience + 1}, epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}"
             self._display.note(f"{self.name}: goes on from its checkpoint at {at}")
         return checkpoint
@@ -156,7 +190,7 @@ class Bookkeeper:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         epochs = self.planned.experiment.epochs
-        self._progress = {"experience": 0, "experiences": run.experiences, "epoch": 0, "epochs": epochs}
+        self._progress = {"experience": 0, "experiences": run.experiences, "epoch": 0, "epochs": epochs} | self._behind
         self.folder.write_spec(self._spec)
         self.folder.write_status("running", self._progress)
 
@@ -202,10 +236,18 @@ class Bookkeeper:
         remove_checkpoints(self.folder.path)
         return self.outcome("done")
 
+    def skipped(self) -> Outcome:
+        """The run was done before; what a kill in its last moment may have left is cleared away."""
+        with suppress(OSError, UserError):
+            remove_checkpoints(self.folder.path)
+            remove_parts(self.folder.path)
+        return self.outcome("skipped")
+
     def interrupted(self) -> None:
         """Somebody asked for a stop, and the run is saved."""
         reason = "interrupted; the same command goes on from its last checkpoint"
-        self.folder.write_status("failed", self._progress, reason)
+        with suppress(OSError):  # the wish to stop counts more; a status that still says running reads as "died"
+            self.folder.write_status("failed", self._progress, reason)
 
     def failed(self, error: Exception) -> Outcome:
         """One run's end is not the others'. A fault of ours keeps its traceback in ``status.json``."""

@@ -1,6 +1,7 @@
 """From a recipe to run folders: check everything first, then run what is not done yet."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
@@ -9,17 +10,18 @@ from typing import Any
 
 import torch
 
-from acn_cl.bookkeeping import Bookkeeper, Display, OfStack, Outcome
+from acn_cl.bookkeeping import Bookkeeper, Display, OfStack, Outcome, Unfailing
 from acn_cl.bookkeeping import Quiet as Quiet
 from acn_cl.bookkeeping import failed as failed
 from acn_cl.errors import SpecError, UserError
 from acn_cl.recipe import Planned, Recipe, load_recipe
 from acn_cl.runs.checkpoint import Checkpoint
-from acn_cl.runs.folder import RunFolder
+from acn_cl.runs.folder import Held, RunFolder
 from acn_cl.spec import Experiment
 from acn_cl.tables import is_dotted
-from acn_cl.training.device import choose_device, choose_precision
+from acn_cl.training.device import allow_determinism, choose_device, choose_precision
 from acn_cl.training.interrupt import Interrupted, StopRequest
+from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import can_resume
 from acn_cl.training.session import Session, build_network, build_strategy, build_stream
 from acn_cl.training.stack import StackSession
@@ -56,19 +58,25 @@ def run(
         UserError: anything in the spec, the data or the folder is wrong; nothing has been made then.
         Interrupted: ``stop`` asked for it; the run at hand is saved.
     """
-    recipe = _as_recipe(what)
+    with own_random_state(0):  # what somebody's own code draws while it is built is not taken from the caller
+        return _run(_as_recipe(what), out, display, stop)
+
+
+def _run(recipe: Recipe, out: Path | str, display: Display | None, stop: StopRequest | None) -> list[Outcome]:
     check(recipe)
     jobs = [(planned, seed) for planned in recipe.planned for seed in planned.experiment.seeds]
     for planned, seed in jobs:
         _check_same_spec(planned, RunFolder(_path(out, planned, seed), planned.id, seed))
-    shown, asked = display or Quiet(), stop or StopRequest()
+    shown, asked = Unfailing(display or Quiet()), stop or StopRequest()
     keepers = [Bookkeeper(planned, seed, _path(out, planned, seed), shown) for planned, seed in jobs]
     outcomes: dict[int, Outcome] = {}
     for number, keeper in enumerate(keepers):
         if keeper.folder.is_done():
-            outcomes[number] = keeper.outcome("skipped")
+            outcomes[number] = keeper.skipped()
             shown.run_ended(outcomes[number])
     left = [number for number in range(len(jobs)) if number not in outcomes]
+    if left:
+        _check_can_be_written(Path(out))
     for stack in _stacks([keepers[number] for number in left]):
         asked.check()
         numbers = [left[index] for index in stack]
@@ -103,6 +111,8 @@ def check(recipe: Recipe) -> None:
     networks: set[str] = set()
     for planned in recipe.planned:
         experiment = planned.experiment
+        if experiment.deterministic:
+            allow_determinism()
         choose_precision(experiment.precision, choose_device(experiment.device))
         key = experiment.stream.model_dump_json()
         if key not in streams:
@@ -148,6 +158,18 @@ def _check_same_spec(planned: Planned, folder: RunFolder) -> None:
                 f"{folder.path} holds a run with {key} {json.dumps(there.get(key))}, and this one has "
                 f"{json.dumps(here.get(key))}; choose another --out, or remove that folder"
             )
+
+
+def _check_can_be_written(out: Path) -> None:
+    """
+    Raises:
+        UserError: nothing can be made in ``out``.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
 
 
 def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -196,9 +218,10 @@ def _run_stack(
 ) -> list[Outcome]:
     """Train some runs together, those apart that go on from different positions; one outcome each, in order."""
     outcomes: dict[int, Outcome] = {}
-    with _held(keepers):
-        starts = [_start(keeper, outcomes, number) for number, keeper in enumerate(keepers)]
-        numbers = sorted((n for n in range(len(keepers)) if n not in outcomes), key=lambda n: _position(starts[n]))
+    with _held(keepers) as refused:
+        outcomes |= {number: keepers[number].outcome("failed", why) for number, why in refused.items()}
+        starts = {n: _start(keepers[n], outcomes, n) for n in range(len(keepers)) if n not in outcomes}
+        numbers = sorted((n for n in starts if n not in outcomes), key=lambda n: _position(starts[n]))
         for _, same in groupby(numbers, key=lambda n: _position(starts[n])):
             together = list(same)
             some = [keepers[n] for n in together]
@@ -225,13 +248,19 @@ def _own_end(keepers: Sequence[Bookkeeper]) -> Iterator[list[Outcome]]:
 
 
 @contextmanager
-def _held(keepers: Sequence[Bookkeeper]) -> Iterator[None]:
-    """Hold all folders; nobody else can write into them."""
+def _held(keepers: Sequence[Bookkeeper]) -> Iterator[dict[int, str]]:
+    """Hold the folders; nobody else can write into them. Gives those that cannot be held, and why."""
+    refused: dict[int, str] = {}
     with ExitStack() as held:
-        for keeper in keepers:
-            keeper.folder.hold()
-            held.callback(keeper.folder.release)
-        yield
+        for number, keeper in enumerate(keepers):
+            try:
+                keeper.folder.hold()
+                held.callback(keeper.folder.release)
+            except Held:
+                raise
+            except UserError as error:
+                refused[number] = str(error)
+        yield refused
 
 
 def _start(keeper: Bookkeeper, outcomes: dict[int, Outcome], number: int) -> Checkpoint | None:

@@ -21,7 +21,7 @@ TINY = {
 """A spec that trains in a second."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """A fresh copy of the smallest useful spec, as plain values; ``tiny(epochs=2)`` changes a section."""
 
@@ -61,3 +61,21 @@ def stopped():
             run(experiment, out, Stopper(request, epochs), request)
 
     return stop
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Call the console script in an empty folder; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACN_CL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(*arguments):
+        from acn_cl.cli import main
+
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from acn_cl.cli import main
-
 SPEC = """\
 stream: {name: split-digits}
 backbone: {name: ac_mixer, depth: 1, width: 8, patch: 4, tokens_hidden: 4, channels_hidden: 8}
@@ -17,22 +15,6 @@ epochs: 1
 batch_size: 128
 precision: fp32
 """
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """Call the console script in an empty folder; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACN_CL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

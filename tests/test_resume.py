@@ -1,12 +1,9 @@
 """Nothing lost: a run that was cut off anywhere goes on, and ends in the same numbers as one that was not."""
 
-import json
-import os
+import pkgutil
 import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +11,6 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from acn_cl.errors import UserError
 from acn_cl.runner import Quiet, run
 from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from acn_cl.runs.folder import read_status
@@ -145,7 +141,14 @@ def test_if_every_checkpoint_is_damaged_the_run_starts_again(tiny, tmp_path, sto
     stopped(experiment, tmp_path / "cut", 3)
     for path in (tmp_path / "cut/experiment/seed-0/checkpoints").glob("*/manifest.json"):
         path.write_text("{}")
-    run(experiment, tmp_path / "cut")
+    said = []
+    display = Quiet()
+    display.note = said.append
+    run(experiment, tmp_path / "cut", display)
+    assert [line.split(": ")[-1] for line in said[:2]] == [
+        "state.safetensors is missing or is not what was written; going back to what was before it"
+    ] * 2
+    assert said[2] == "experiment seed 0: none of its checkpoints is whole, so it starts again"
     same_results(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -190,65 +193,32 @@ def test_a_failed_save_leaves_the_last_checkpoint_and_nothing_half_written(tmp_p
     assert (loaded.experience, loaded.tensors["a"].tolist(), loaded.plain, complaints) == (1, [1.0, 1.0], {"x": 1}, [])
 
 
-def test_a_later_versions_checkpoint_is_refused(tmp_path):
-    save_checkpoint(tmp_path, Checkpoint(1, 0, 0))
-    path = next(tmp_path.rglob("manifest.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
-    with pytest.raises(UserError, match="later version of acn-cl"):
-        load_checkpoint(tmp_path)
+@pytest.mark.parametrize(
+    ("engine", "tests"),
+    [
+        ("avalanche", "acn_cl.training.session.evaluate"),
+        ("stacked", "acn_cl.training.stack_training.StackTraining._score"),
+    ],
+)
+def test_a_stop_that_is_asked_for_during_the_tests_comes_after_them(tiny, tmp_path, monkeypatch, engine, tests):
+    stream = {"name": "split-digits", "stop_after": 3, "class_order": "fixed"}  # of equal sizes, to be stacked
+    experiment = Experiment(**tiny(engine=engine, seeds=[0, 1], stream=stream))
+    run(experiment, tmp_path / "whole")
+    stop, left = StopRequest(), [2]  # the first of the tests after the second experience
+    original = pkgutil.resolve_name(tests)
 
+    def asks(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            stop.signal = signal.SIGTERM
+        return original(*args, **kwargs)
 
-def test_a_pickle_in_place_of_tensors_is_not_opened(tmp_path):
-    """Checksums can be forged by whoever forges the file; safetensors then refuses what is not its own."""
-    import pickle
-
-    class Evil:
-        def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "owned"),))
-
-    save_checkpoint(tmp_path, Checkpoint(1, 0, 0))
-    folder = next((tmp_path / "checkpoints").iterdir())
-    (folder / "state.safetensors").write_bytes(pickle.dumps(Evil()))
-    import hashlib
-
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"]["state.safetensors"] = hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    loaded, complaints = load_checkpoint(tmp_path)
-    assert loaded is None and len(complaints) == 1
-    assert not (tmp_path / "owned").exists()
-
-
-def kill_and_resume(tmp_path, kills, seed):
-    """SIGKILL at random moments, start again with the same command, until it is done; how often it was killed."""
-    chance = random.Random(seed)
-    command = [
-        sys.executable, "-m", "acn_cl.cli", "run", "quick", "--seeds", "0", "--precision", "fp32",
-        "--set", "strategy={name: si, lambda: 100}", "--set", "backbone.name=ac_mixer",
-        "--set", "checkpoint.every_seconds=0", "--out",
-    ]  # fmt: skip
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=600, **quiet)
-    killed = 0
-    for _ in range(kills):
-        process = subprocess.Popen([*command, str(tmp_path / "cut")], **quiet)
-        until = time.monotonic() + 60
-        folder = tmp_path / "cut/quick/seed-0"
-        while not (folder / "status.json").exists() and time.monotonic() < until:
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0, 6))
-        process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-    subprocess.run([*command, str(tmp_path / "cut")], check=True, timeout=600, **quiet)
-    same_results(tmp_path / "whole", tmp_path / "cut", experiment="quick")
-    return killed
-
-
-def test_killed_at_random_moments_it_ends_in_the_same_numbers(tmp_path):
-    assert kill_and_resume(tmp_path, kills=3, seed=1) >= 1
-
-
-@pytest.mark.slow
-def test_killed_thirty_times_it_ends_in_the_same_numbers(tmp_path):
-    assert sum(kill_and_resume(tmp_path / str(part), kills=6, seed=part) for part in range(5)) >= 15
+    monkeypatch.setattr(tests, asks)
+    with pytest.raises(Interrupted):
+        run(experiment, tmp_path / "cut", stop=stop)
+    monkeypatch.undo()
+    newest = tmp_path / "cut/experiment/seed-0/checkpoints/2-0"
+    assert (newest / "manifest.json").exists(), "with its tests, which are not done again"
+    run(experiment, tmp_path / "cut")
+    for seed in (0, 1):
+        same_results(tmp_path / "whole", tmp_path / "cut", seed=seed)

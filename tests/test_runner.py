@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -305,17 +302,3 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path):
         second.hold()
     first.release()
     assert read_status(tmp_path / "run").state == "died"
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_run_that_is_ended_from_outside_is_seen_as_such_and_starts_again(tmp_path, number, code):
-    arguments = ["run", "quick", "--set", "epochs=50", "--seeds", "0", "--out", str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-m", "acn_cl.cli", *arguments], stdout=subprocess.DEVNULL)
-    folder = tmp_path / "ac_mixer-naive" / "seed-0"
-    until = time.monotonic() + 120
-    while not (folder / "status.json").exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    process.send_signal(number)
-    assert process.wait(60) == code
-    assert read_status(folder).state == ("died" if number == signal.SIGKILL else "failed")
-    RunFolder(folder, "x", 0).hold()

@@ -97,6 +97,20 @@ def test_runs_at_other_positions_go_on_apart(tiny, tmp_path, stopped):
     assert [o.state for o in run(experiment(tiny), tmp_path / "cut")] == ["skipped"] * 3
 
 
+def test_a_damaged_checkpoint_sends_its_run_back_and_no_other(tiny, tmp_path, stopped):
+    spec = experiment(tiny, epochs=2, checkpoint={"every_seconds": 0})
+    stopped(spec, tmp_path, 7)
+    places = (tmp_path / "experiment/seed-2/checkpoints").iterdir()
+    newest = max(places, key=lambda path: [int(part) for part in path.name.split("-")])
+    (newest / "state.safetensors").write_bytes(b"garbage")
+    said = []
+    display = Quiet()
+    display.note = said.append
+    assert [o.state for o in run(spec, tmp_path, display)] == ["done"] * 3
+    assert f"{newest}: damaged: state.safetensors is missing or is not what was written" in " ".join(said)
+    assert [spec_of(tmp_path, seed)["stack"] for seed in SEEDS] == [2, 2, 1]
+
+
 def test_a_run_whose_folder_fails_leaves_the_others_alone(tiny, tmp_path, monkeypatch):
     run(experiment(tiny), tmp_path / "whole")
     save = acn_cl.bookkeeping.save_checkpoint

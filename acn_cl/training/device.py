@@ -1,5 +1,6 @@
 """Which device and which precision a run uses."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +53,11 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which forward passes run."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def allow_determinism() -> None:
+    """Let CUDA's matrix products be deterministic. Before the process' first one: cuBLAS looks only then."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextmanager

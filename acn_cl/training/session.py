@@ -28,7 +28,7 @@ from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import Resume, Saving, can_resume, capture, restore
 from acn_cl.training.watch import LayerWatch, StepEvaluation, importance_by_layer
 
-NETWORK, HEADS, GLOBAL = 0, 1, 2  # children of the initialisation stream
+NETWORK, HEADS, GLOBAL, STRATEGY = 0, 1, 2, 3  # children of the initialisation stream
 
 
 class Watcher(Protocol):
@@ -72,7 +72,7 @@ class Session:
         self.seeds = experiment.seeds_of(seed)
         self.stream = build_stream(experiment, self.seeds)
         self.network = build_network(experiment, self.seeds, self.stream).to(self.device)
-        self.strategy = build_strategy(experiment)
+        self.strategy = build_own_strategy(experiment, self.seeds)
         self.results = Results()
         self._spent = 0.0  # seconds of the experience at hand that an earlier process has spent
         self._folder = folder
@@ -244,6 +244,12 @@ def build_strategy(experiment: Experiment) -> Any:
     """The strategy's plug-in."""
     build = resolve("acn_cl.strategies.build:build_strategy")
     return build(experiment.strategy.name, **experiment.strategy.options())
+
+
+def build_own_strategy(experiment: Experiment, seeds: Seeds) -> Any:
+    """The strategy's plug-in for one run: what its constructor draws is the run's own, too."""
+    with own_random_state(seeds.integer("initialisation", STRATEGY)):
+        return build_strategy(experiment)
 
 
 def build_network(experiment: Experiment, seeds: Seeds, stream: Any) -> Network:

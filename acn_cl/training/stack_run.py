@@ -8,7 +8,7 @@ from torch import Tensor
 from acn_cl.spec import Experiment
 from acn_cl.training.device import choose_device, choose_precision
 from acn_cl.training.network import Network
-from acn_cl.training.session import Results, build_network, build_strategy, build_stream
+from acn_cl.training.session import Results, build_network, build_own_strategy, build_stream
 
 
 class StackedRun:
@@ -53,7 +53,7 @@ class StackedRun:
 
     def build_strategy(self) -> Any:
         """The strategy's plug-in."""
-        return build_strategy(self.experiment)
+        return build_own_strategy(self.experiment, self.seeds)
 
     def note_layers(self, experience: int, epoch: int, quantity: str, values: Sequence[float]) -> None:
         """Add a value a layer to the table of layers."""
