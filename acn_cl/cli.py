@@ -22,7 +22,7 @@ from acn_cl.errors import UserError, suggest
 from acn_cl.recipe import Recipe, load_recipe, recipe_files
 from acn_cl.specfile import read_spec_file
 from acn_cl.tables import table
-from acn_cl.training.interrupt import Interrupted, stop_on_signals
+from acn_cl.training.interrupt import Interrupted, Terminated, leave_on_signals, stop_on_signals
 
 DONE, OUR_FAULT, WRONG_INPUT, SOME_FAILED = 0, 1, 2, 3
 LISTS = ("backbones", "blocks", "wirings", "strategies", "streams", "recipes")
@@ -94,9 +94,10 @@ def _given(**options: str | None) -> list[tuple[str, str]]:
 def _run(recipe: Recipe, folder: Path) -> int:
     for name in _foreign_names(recipe):
         err.print(f"importing {name}, which the spec names", markup=False)
-    from acn_cl.display import PlainDisplay, TerminalDisplay
-    from acn_cl.runner import failed
-    from acn_cl.runner import run as run_recipe
+    with leave_on_signals():
+        from acn_cl.display import PlainDisplay, TerminalDisplay
+        from acn_cl.runner import failed
+        from acn_cl.runner import run as run_recipe
 
     display = TerminalDisplay(out, _epochs(recipe)) if out.is_terminal else PlainDisplay(out)
     with display, stop_on_signals() as stop:
@@ -385,10 +386,13 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Exits 0, 1, 2, 3, 130 or 143; see the README."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", "no QP solver found")  # only Avalanche's GEM wants one, and it says so itself
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        if code == 128 + signal.SIGINT:  # what some versions of typer make of it
+            raise KeyboardInterrupt
     except UserError as error:
         code = _complain(str(error), WRONG_INPUT)
     except _ClickException as error:
@@ -397,6 +401,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _complain(str(stopped), 128 + stopped.signal)
     except (KeyboardInterrupt, typer.Abort):
         code = _complain("interrupted; the same command takes up what is left", 128 + signal.SIGINT)
+    except Terminated:
+        code = _complain("terminated; the same command takes up what is left", 128 + signal.SIGTERM)
     except BrokenPipeError:  # `acn-cl list streams | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
@@ -404,14 +410,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _complain(
             f"a fault of ours: {type(error).__name__}: {error} (acn-cl --debug … shows the traceback)", OUR_FAULT
         )
+    _end_quietly()
     sys.exit(code or DONE)
 
 
 def _terminate(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+    raise Terminated
+
+
+def _end_quietly() -> None:
+    """From here on a signal ends the process as it ends any other: an exception would show the insides of exiting."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _complain(message: str, code: int) -> int:
+    _end_quietly()
     if debug:
         err.print_exception()
     err.print(f"acn-cl: {' '.join(message.split())}", markup=False)

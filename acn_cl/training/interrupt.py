@@ -1,5 +1,6 @@
-"""Stopping between two steps, with everything saved."""
+"""What a signal does: stop between two steps with everything saved, or leave at once where nothing has begun."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,13 @@ class Interrupted(Exception):
     def __init__(self, number: int) -> None:
         self.signal = number
         super().__init__("interrupted; the same command goes on from here")
+
+
+class Terminated(SystemExit):
+    """SIGTERM came where nothing is to be saved, or came twice."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
 
 
 class StopRequest:
@@ -40,6 +48,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         request.signal = number
         for each in numbers:
             signal.signal(each, before[each])
+        os.write(2, b"acn-cl: saving after this step; another signal stops at once\n")
 
     for number in numbers:
         signal.signal(number, ask)
@@ -48,3 +57,24 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def leave_on_signals() -> Iterator[None]:
+    """While modules are imported: end the process with a line and 130 or 143.
+
+    An exception would surface anywhere in other people's import code, which may swallow it or show its insides.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
+def leave(number: int, _: FrameType | None) -> None:
+    """A signal's handler: nothing has begun, so nothing is tidied up."""
+    os.write(2, b"acn-cl: interrupted before anything was begun; the same command starts it\n")
+    os._exit(128 + number)
