@@ -120,6 +120,7 @@ class RunLike(Protocol):
     precision: str
     seeds: Seeds
     stream: Any
+    streamed: bool
 
     @property
     def experiences(self) -> int:
@@ -185,6 +186,7 @@ class Bookkeeper:
             "parameters": sum(p.numel() for p in network.backbone.parameters()),
             "flops_by_depth": network.backbone.flops_by_depth(),
             **circumstances,
+            "images": "streamed" if run.streamed else "on the device",
             "versions": versions(),
             "commit": commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

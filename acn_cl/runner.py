@@ -284,7 +284,7 @@ def _train_alone(
 ) -> list[Outcome]:
     """One run through Avalanche's call-backs."""
     ((keeper,), (start,)) = keepers, starts
-    session = Session(keeper.planned.experiment, keeper.seed, keeper.folder.path)
+    session = Session(keeper.planned.experiment, keeper.seed, keeper.folder.path, display.note)
     if start is None and not can_resume(session.strategy) and keeper.folder.written_spec() is not None:
         display.note(f"{keeper.name}: starts again, since its strategy does not say what its state is")
     display.run_started(*place, keeper.name, session.experiences, session.experiment.epochs)

@@ -8,6 +8,7 @@ import torch
 
 from acn_cl.strategies.plugin import LearnerPlugin
 from acn_cl.training.batches import DeviceData
+from acn_cl.training.images import joined
 from acn_cl.training.learner import Learner
 
 
@@ -23,7 +24,7 @@ class Cumulative(LearnerPlugin):
     def after_train_dataset_adaptation(self, strategy: Learner, **_: Any) -> None:
         index = strategy.experience.current_experience
         seen = strategy.data[: index + 1]
-        together = DeviceData(torch.cat([d.images for d in seen]), torch.cat([d.labels for d in seen]))
+        together = DeviceData(joined([d.images for d in seen]), torch.cat([d.labels for d in seen]))
         tasks = [torch.full_like(data.labels, strategy.task_label(i)) for i, data in enumerate(seen)]
         strategy.train_on(together, torch.cat(tasks))
 

@@ -19,6 +19,7 @@ from acn_cl.strategies.memory import MemoryPlugin
 from acn_cl.strategies.plugin import State, precise
 from acn_cl.training.batches import DeviceData
 from acn_cl.training.heads import MASKED
+from acn_cl.training.images import Images, ahead, joined, slices
 from acn_cl.training.learner import Learner
 from acn_cl.training.network import Network
 
@@ -64,7 +65,7 @@ class ICaRL(MemoryPlugin):
         index = strategy.experience.current_experience
         new, old = strategy.data[index], self.memory
         tasks = torch.full_like(new.labels, strategy.task_label(index))
-        together = DeviceData(torch.cat([new.images, old["images"]]), torch.cat([new.labels, old["labels"]]))
+        together = DeviceData(joined([new.images, old["images"]]), torch.cat([new.labels, old["labels"]]))
         strategy.train_on(together, torch.cat([tasks, old["tasks"]]))
 
     def images_an_epoch(self, sizes: Sequence[int]) -> list[int]:
@@ -116,10 +117,11 @@ class ICaRL(MemoryPlugin):
         self.weights = {name: t.detach().clone() for name, t in network.state_dict().items()}
         self._hook = network.heads.register_forward_hook(self._nearest_mean)
 
-    def _features(self, learner: Learner, images: Tensor) -> Tensor:
+    def _features(self, learner: Learner, images: Images) -> Tensor:
         """φ, (N, d), of images (N, C, H, W) that are not augmented."""
         with learner.autocast():
-            parts = [learner.model.backbone(learner.transform.evaluate(part)) for part in torch.split(images, AT_ONCE)]
+            batches = ahead(images, slices(len(images), AT_ONCE))
+            parts = [learner.model.backbone(learner.transform.evaluate(batch)) for batch in batches]
         return F.normalize(precise(torch.cat(parts)), dim=1)
 
     def _class_means(self, learner: Learner) -> dict[int, tuple[Tensor, Tensor]]:

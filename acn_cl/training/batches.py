@@ -1,25 +1,28 @@
-"""Training data that lies on the device: batches are gathered by index and augmented there.
+"""Training data: batches are gathered by index and augmented on the device.
 
-No worker processes and no images decoded in the loop: an experience is one uint8 tensor.
+Where the images fit there, nothing is decoded in the loop: an experience is one uint8 tensor.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from acn_cl.seeding import Seeds
+from acn_cl.training.images import HostImages, Images, ahead, placed, slices
 
 
-class Images(Protocol):
+class Part(Protocol):
     """What a stream gives as one part of an experience."""
 
     labels: object
+    images: Any
+    """An array-like of (N, C, H, W) uint8 that reads what it is asked for."""
 
     def load(self) -> object:
-        """The images, (N, C, H, W) uint8."""
+        """All of them, in memory."""
 
 
 class Transform(Protocol):
@@ -37,27 +40,27 @@ class DeviceData:
     """One part of one experience.
 
     Args:
-        images: (N, C, H, W) on the device; uint8, or float in [0, 1] where they were corrupted.
+        images: (N, C, H, W) on the device or on the host; uint8, or float in [0, 1] where they were corrupted.
         labels: (N,) int64 on the device, in the stream's label space.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
     @classmethod
-    def of(cls, part: Images, device: torch.device) -> "DeviceData":
-        """Move a stream's part to ``device``."""
-        images = torch.as_tensor(part.load()).to(device)
-        return cls(images, torch.as_tensor(part.labels, dtype=torch.int64).to(device))
+    def of(cls, part: Part, device: torch.device, streamed: bool = False) -> "DeviceData":
+        """Move a stream's part to ``device``; of a streamed one the labels alone."""
+        labels = torch.as_tensor(part.labels, dtype=torch.int64).to(device)
+        return cls(placed(part.images if streamed else part.load(), device, streamed), labels)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def plain_batches(self, transform: Transform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in order, not augmented."""
-        for start in range(0, len(self), size):
-            chunk = slice(start, start + size)
-            yield transform.evaluate(self.images[chunk]), self.labels[chunk]
+        chunks = slices(len(self), size)
+        for chunk, images in zip(chunks, ahead(self.images, chunks), strict=True):
+            yield transform.evaluate(images), self.labels[chunk]
 
 
 class TrainingBatches:
@@ -94,11 +97,13 @@ class TrainingBatches:
         epoch, first = self.epoch, self.batch
         self.epoch, self.batch = epoch + 1, 0
         order = self.seeds.generator("data_order", self.experience, epoch).permutation(len(self.data))
-        chunks = torch.split(torch.as_tensor(order, device=device), self.size)
+        on_host = torch.from_numpy(order)
+        chunks = torch.split(on_host.to(device), self.size)[first:]
+        wanted = torch.split(on_host, self.size)[first:] if isinstance(self.data.images, HostImages) else chunks
         draws = torch.Generator()
-        for batch, chunk in enumerate(chunks[first:], first):
+        for batch, (chunk, found) in enumerate(zip(chunks, ahead(self.data.images, wanted), strict=True), first):
             draws.manual_seed(self.seeds.integer("augmentation", self.experience, epoch, batch))
-            images = self.transform.train(self.data.images[chunk], draws)
+            images = self.transform.train(found, draws)
             labels = self.data.labels[chunk]
             tasks = torch.full_like(labels, self.task) if isinstance(self.task, int) else self.task[chunk]
             yield [images, labels, tasks]

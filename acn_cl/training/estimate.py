@@ -13,6 +13,7 @@ from acn_cl.backbones.backbone import Backbone
 from acn_cl.spec import Experiment
 from acn_cl.tables import resolve
 from acn_cl.training.device import autocast, choose_device, choose_precision
+from acn_cl.training.placement import fits
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.rate import matrix_rate
 from acn_cl.training.session import build_strategy
@@ -30,7 +31,8 @@ class Estimate:
         operations: of training and testing over the whole stream; those of the strategy and the optimiser left out.
         parameters: of the backbone.
         memory: bytes at the peak of a training step: parameters, gradients, optimiser, what the backward pass needs,
-            and the training images. Left out: the strategy's own state, and the work space of single operations.
+            and the training images unless they have to be streamed. Left out: the strategy's own state, and the work
+            space of single operations.
     """
 
     steps: int
@@ -52,7 +54,9 @@ def estimate(experiment: Experiment) -> Estimate:
             experiment.backbone.name, image_size=(height, width), channels=channels, **experiment.backbone.options()
         )
     parameters = sum(p.numel() for p in backbone.parameters())
-    precision = choose_precision(experiment.precision, choose_device(experiment.device))
+    device = choose_device(experiment.device)
+    precision = choose_precision(experiment.precision, device)
+    images = sum(sizes) * channels * height * width
     activations = _saved_for_backward(backbone, torch.zeros(PROBE, channels, height, width), precision)
     return Estimate(
         steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in passes),
@@ -61,7 +65,7 @@ def estimate(experiment: Experiment) -> Estimate:
         parameters=parameters,
         memory=4 * parameters * (2 + OPTIMIZER_COPIES[experiment.optimizer.name])
         + activations * experiment.batch_size // PROBE
-        + sum(sizes) * channels * height * width,
+        + (images if fits(images, device) else 0),
     )
 
 

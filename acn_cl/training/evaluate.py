@@ -17,5 +17,5 @@ def evaluate(network: Network, data: DeviceData, transform: Transform, experienc
         logits: Tensor = network.heads(features, experience)
         return logits
 
-    with autocast(data.images.device, precision):
+    with autocast(data.labels.device, precision):
         return probe_batches(network.backbone, head, data.plain_batches(transform, BATCH))

@@ -133,8 +133,8 @@ class StackLearner:
         batches = StackedEpoch(self._data[experience], self._transform, size, self._seeds, (experience, epoch))
         if first == 0:
             self._watch.begin_epoch()
-        for batch in range(first, len(batches)):
-            self._step((experience, epoch, batch), *batches.batch(batch))
+        for batch, images, labels in batches.batches(first):
+            self._step((experience, epoch, batch), images, labels)
             events.step_over((experience, epoch, batch + 1), epoch * len(batches) + batch + 1)
         events.epoch_over((experience, epoch + 1, 0), self._watch.means())
 

@@ -1,4 +1,4 @@
-"""Our Avalanche template: Avalanche's loop and call-backs, on data that lies on the device."""
+"""Our Avalanche template: Avalanche's loop and call-backs, on batches that are made on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
 from acn_cl.training.batches import DeviceData, TrainingBatches, Transform
 from acn_cl.training.device import autocast
+from acn_cl.training.images import ahead, slices
 from acn_cl.training.loss import CutMix, cross_entropy
 from acn_cl.training.network import Network
 from acn_cl.training.optim import clip, make_optimizer, make_schedule, next_optimizer
@@ -234,6 +235,6 @@ class Learner(SupervisedTemplate):
         index = self.experience.current_experience
         draws = torch.Generator(self.device).manual_seed(self.seeds.integer("augmentation", index, 0, 0, ONCE_MORE))
         data = self.data[index]
-        for start in range(0, len(data), self.train_mb_size):
-            chunk = slice(start, start + self.train_mb_size)
-            yield self.transform.train(data.images[chunk], draws), data.labels[chunk]
+        chunks = slices(len(data), self.train_mb_size)
+        for chunk, images in zip(chunks, ahead(data.images, chunks), strict=True):
+            yield self.transform.train(images, draws), data.labels[chunk]

@@ -1,11 +1,11 @@
 """One run from its spec: build the network, learn the stream, experience by experience, and measure."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.logging import BaseLogger, TensorboardLogger, WandBLogger
 from avalanche.training.plugins import EvaluationPlugin
@@ -21,9 +21,11 @@ from acn_cl.training.batches import DeviceData
 from acn_cl.training.device import choose_device, choose_precision, determinism, fp32_products
 from acn_cl.training.evaluate import evaluate
 from acn_cl.training.heads import Heads
+from acn_cl.training.images import placed
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.learner import Learner
 from acn_cl.training.network import Network
+from acn_cl.training.placement import bytes_of, fits, in_words, parts_of
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import Resume, Saving, can_resume, capture, restore
 from acn_cl.training.watch import LayerWatch, StepEvaluation, importance_by_layer
@@ -60,12 +62,15 @@ class Session:
         experiment: what to run.
         seed: the run's seed.
         folder: where loggers write.
+        note: told in one line if the images do not fit on the device.
 
     Raises:
         UserError: device, data, backbone or strategy cannot be had as the spec asks.
     """
 
-    def __init__(self, experiment: Experiment, seed: int, folder: Path) -> None:
+    def __init__(
+        self, experiment: Experiment, seed: int, folder: Path, note: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.experiment, self.seed = experiment, seed
         self.device = choose_device(experiment.device)
         self.precision = choose_precision(experiment.precision, self.device)
@@ -79,15 +84,20 @@ class Session:
         self._transform = resolve("acn_cl.benchmarks.streams.transforms:BatchTransform")(
             self.stream.info, augment=self.stream.augment, device=self.device
         )
-        self._tests = [DeviceData.of(e.test, self.device) for e in self.stream.experiences]
-        self._validations = [
-            DeviceData.of(e.validation, self.device) if e.validation else None for e in self.stream.experiences
-        ]
+        size = bytes_of(parts_of(self.stream, self.experiences))
+        self.streamed = not fits(size, self.device)
+        if self.streamed:
+            note(in_words(size, self.device))
+        self._tests = [self._placed(e.test) for e in self.stream.experiences]
+        self._validations = [self._placed(e.validation) if e.validation else None for e in self.stream.experiences]
 
     @property
     def experiences(self) -> int:
         """How many experiences will be trained."""
         return self.experiment.stream.stop_after or len(self.stream.experiences)
+
+    def _placed(self, part: Any) -> DeviceData:
+        return DeviceData.of(part, self.device, self.streamed)
 
     def train(self, watcher: Watcher, stop: StopRequest | None = None, start: Checkpoint | None = None) -> None:
         """Learn the stream. ``results`` fills as it goes; global random state is put back at the end.
@@ -159,7 +169,7 @@ class Session:
         every = self.experiment.evaluate_every
         if isinstance(every, EverySteps):
             plugins.append(StepEvaluation(every.steps, lambda experience, step: self._evaluate(experience - 1, step)))
-        self._data = [DeviceData.of(e.train, self.device) for e in self.stream.experiences[: self.experiences]]
+        self._data = [self._placed(e.train) for e in self.stream.experiences[: self.experiences]]
         return Learner(
             experiment=self.experiment,
             network=self.network,
@@ -192,7 +202,8 @@ class Session:
             corruption = resolve("acn_cl.benchmarks.streams.corruptions:corruption")(name)
             for index, clean in enumerate(self._tests):
                 if self.network.heads.can_answer(index):
-                    images = torch.as_tensor(corruption.of(self.stream.experiences[index].test)).to(self.device)
+                    noisy = corruption.of(self.stream.experiences[index].test)
+                    images = placed(noisy, self.device, self.streamed)
                     self._score(trained, -1, index, "test", DeviceData(images, clean.labels), corruption.name)
 
     def _score(

@@ -11,7 +11,9 @@ from acn_cl.runs.schema import TABLES
 from acn_cl.training.device import determinism, fp32_products
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.per_run import PerRun, choose_per_run
+from acn_cl.training.placement import fits, in_words
 from acn_cl.training.session import Results, Watcher
+from acn_cl.training.stack_data import pool_size
 from acn_cl.training.stack_group import Job
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_training import AllDiverged, StackTraining
@@ -28,7 +30,8 @@ class StackSession:
 
     Args:
         jobs: experiment and seed of each run; one stack in the sense of :func:`acn_cl.training.stack_group.group`.
-        note: told in one line when the stack is halved, or when a step cannot be compiled.
+        note: told in one line when images do not fit on the device, when the stack is halved, or when a step cannot
+            be compiled.
 
     Raises:
         UserError: device, data, backbone or strategy cannot be had as the specs ask, or the runs' sizes differ.
@@ -39,6 +42,11 @@ class StackSession:
         self._note = note
         if len({run.sizes for run in self.runs}) > 1:
             raise UserError("runs of one stack need as many images and classes in each experience as the others")
+        size, device = pool_size(part for run in self.runs for part in run.parts), self.runs[0].device
+        if not fits(size, device):
+            note(in_words(size, device))
+            for run in self.runs:
+                run.streamed = True
 
     def train(
         self,

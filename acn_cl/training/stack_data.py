@@ -1,4 +1,4 @@
-"""A stack's images on the device: each once, however many runs use it, and gathered by index.
+"""A stack's images: each once, however many runs use it, and gathered by index.
 
 R runs, N images of each run's part, B of a batch.
 """
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from acn_cl.seeding import Seeds
 from acn_cl.training.batches import Transform
+from acn_cl.training.images import Images, ahead, joined, placed
+from acn_cl.training.placement import bytes_of
 
 
 @dataclass(frozen=True)
@@ -43,66 +45,85 @@ class StackedPart:
 
     Args:
         images: (M, C, H, W), uint8 or float in [0, 1]; the pool that all runs gather from.
-        rows: (R, N) int64, the images of each run in the pool.
-        labels: (R, N) int64.
+        rows: (R, N) int64 on the host, the images of each run in the pool.
+        labels: (R, N) int64 on the device.
     """
 
-    images: Tensor
+    images: Images
     rows: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return self.rows.shape[1]
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """(R, B) rows of the pool -> (R * B, C, H, W)."""
-        return self.images.index_select(0, rows.flatten())
+    def gathered(self, rows: Tensor, size: int) -> Iterator[Tensor]:
+        """(R, n) rows of the pool, on the host -> (R * B, C, H, W), B = ``size`` at a time."""
+        if isinstance(self.images, Tensor):  # one transfer for all batches
+            rows = rows.to(self.labels.device, non_blocking=True)
+        return ahead(self.images, [chunk.flatten() for chunk in torch.split(rows, size, 1)])
 
     def plain_batches(self, transform: Transform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in order, not augmented: (R, B, C, H, W) and (R, B)."""
-        for rows, labels in zip(torch.split(self.rows, size, 1), torch.split(self.labels, size, 1), strict=True):
-            yield by_run(transform.evaluate(self.gather(rows)), rows), labels
+        for images, labels in zip(self.gathered(self.rows, size), torch.split(self.labels, size, 1), strict=True):
+            yield by_run(transform.evaluate(images), labels), labels
 
 
-def by_run(images: Tensor, rows: Tensor) -> Tensor:
-    """(R * B, C, H, W) images of (R, B) rows -> (R, B, C, H, W)."""
-    return images.view(*rows.shape, *images.shape[1:])
+def by_run(images: Tensor, labels: Tensor) -> Tensor:
+    """(R * B, C, H, W) images with (R, B) labels -> (R, B, C, H, W)."""
+    return images.view(*labels.shape, *images.shape[1:])
 
 
 class ImagePool:
-    """Images of a data set, on the device once.
+    """Images of a data set, each once, on the device or streamed from the host.
 
     Args:
         parts: every part that will be asked for.
         device: where the images go.
+        streamed: whether batches of them go there only when they are needed.
     """
 
-    def __init__(self, parts: Iterable[Any], device: torch.device) -> None:
-        self._device = device
+    def __init__(self, parts: Iterable[Any], device: torch.device, streamed: bool = False) -> None:
+        self._device, self._streamed = device, streamed
         shared: dict[str, list[Any]] = {}
         for part in parts:
             if part.images.pixels is None:
                 shared.setdefault(part.split, []).append(part)
-        self._rows = {split: np.unique(np.concatenate([p.indices for p in some])) for split, some in shared.items()}
-        self._images = {
-            split: torch.from_numpy(np.ascontiguousarray(some[0].images.source[self._rows[split]])).to(device)
-            for split, some in shared.items()
-        }
+        self._rows = {split: _rows_of(some) for split, some in shared.items()}
+        self._images: dict[str, Images] = {}
+        for split, some in shared.items():
+            view = some[0].images.source if streamed else some[0].images.source[self._rows[split]]
+            self._images[split] = placed(view if streamed else np.ascontiguousarray(view), device, streamed)
 
     def stack(self, parts: Sequence[Any]) -> StackedPart:
         """The same part of every run, of equal lengths."""
         labels = torch.as_tensor(np.stack([p.labels for p in parts]), dtype=torch.int64, device=self._device)
         if any(part.images.pixels is not None for part in parts):  # permuted or rotated: images of their own
-            return own_images([torch.from_numpy(part.load()) for part in parts], labels)
+            own = [part.images if self._streamed else part.load() for part in parts]
+            return own_images(own, labels, self._streamed)
         split = parts[0].split
-        rows = np.searchsorted(self._rows[split], np.stack([p.indices for p in parts]))
-        return StackedPart(self._images[split], torch.as_tensor(rows, device=self._device), labels)
+        rows = np.stack([p.indices for p in parts])
+        if not self._streamed:  # the pool holds these rows alone, in their order
+            rows = np.searchsorted(self._rows[split], rows)
+        return StackedPart(self._images[split], torch.from_numpy(rows), labels)
 
 
-def own_images(images: Sequence[Tensor], labels: Tensor) -> StackedPart:
-    """A part whose runs share no image: R tensors (N, C, H, W), labels (R, N)."""
-    rows = torch.arange(labels.numel(), device=labels.device).view(labels.shape)
-    return StackedPart(torch.cat(list(images)).to(labels.device), rows, labels)
+def own_images(images: Sequence[Any], labels: Tensor, streamed: bool) -> StackedPart:
+    """A part whose runs share no image: R array-likes (N, C, H, W), labels (R, N)."""
+    rows = torch.arange(labels.numel()).view(labels.shape)
+    return StackedPart(joined([placed(one, labels.device, streamed) for one in images]), rows, labels)
+
+
+def pool_size(parts: Iterable[Any]) -> int:
+    """Bytes of the images of some parts, those that several share counted once."""
+    shared: dict[str, list[Any]] = {}
+    own = []
+    for part in parts:
+        (own if part.images.pixels is not None else shared.setdefault(part.split, [])).append(part)
+    return bytes_of(own) + sum(len(_rows_of(some)) * bytes_of(some[:1]) // len(some[0]) for some in shared.values())
+
+
+def _rows_of(parts: Sequence[Any]) -> Any:
+    return np.unique(np.concatenate([part.indices for part in parts]))
 
 
 class StackedEpoch:
@@ -126,12 +147,12 @@ class StackedEpoch:
         seeds: Sequence[Seeds],
         position: tuple[int, int],
     ) -> None:
-        self._transform, self._part = transform, part
-        device = part.rows.device
+        self._transform, self._part, self._size = transform, part, size
+        device = part.labels.device
         orders = [torch.from_numpy(s.generator("data_order", *position).permutation(len(part))) for s in seeds]
-        order = torch.stack(orders).to(device, non_blocking=True)
-        self._rows = torch.split(part.rows.gather(1, order), size, 1)
-        self._labels = torch.split(part.labels.gather(1, order), size, 1)
+        order = torch.stack(orders)
+        self._rows = part.rows.gather(1, order)
+        self._labels = torch.split(part.labels.gather(1, order.to(device, non_blocking=True)), size, 1)
         self._cuts: tuple[Tensor, ...] | None = None
         if transform.padding or transform.flip:
             drawn = [self._draw(s, position) for s in seeds]
@@ -141,20 +162,20 @@ class StackedEpoch:
         """(3, N) int16: top, left, flip of one run's epoch."""
         draws = torch.Generator()
         batches = []
-        for batch, rows in enumerate(self._rows):
+        for batch, labels in enumerate(self._labels):
             draws.manual_seed(seeds.integer("augmentation", *position, batch))
-            cuts = self._transform.draw(rows.shape[1], draws)
+            cuts = self._transform.draw(labels.shape[1], draws)
             batches.append(torch.stack([cuts.top.short(), cuts.left.short(), cuts.flip.short()]))
         return torch.cat(batches, 1)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._labels)
 
-    def batch(self, index: int) -> tuple[Tensor, Tensor]:
-        """Augmented images (R, B, C, H, W) and labels (R, B)."""
-        rows = self._rows[index]
-        images = self._part.gather(rows)
-        if self._cuts is not None:
-            top, left, flip = self._cuts[index].flatten(1)
-            images = self._transform.crop(images, Cuts(top.long(), left.long(), flip.bool()))
-        return by_run(self._transform.evaluate(images), rows), self._labels[index]
+    def batches(self, first: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """From batch ``first`` on: its number, augmented images (R, B, C, H, W) and labels (R, B)."""
+        found = self._part.gathered(self._rows[:, first * self._size :], self._size)
+        for index, images in enumerate(found, first):
+            if self._cuts is not None:
+                top, left, flip = self._cuts[index].flatten(1)
+                images = self._transform.crop(images, Cuts(top.long(), left.long(), flip.bool()))
+            yield index, by_run(self._transform.evaluate(images), self._labels[index]), self._labels[index]

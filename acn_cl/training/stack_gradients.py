@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from acn_cl.seeding import Seeds
 from acn_cl.training.learner import ONCE_MORE
 from acn_cl.training.per_run import Named, PerRun
-from acn_cl.training.stack_data import StackedPart
+from acn_cl.training.stack_data import StackedPart, by_run
 from acn_cl.training.stack_network import StackedNetwork
 
 AT_ONCE = 16
@@ -45,7 +45,7 @@ class StackGradients:
         augmented: bool = False,
     ) -> Iterator[list[Tensor]]:
         """Go once over the images; arguments as for ``GradientSource``."""
-        device = self._part.rows.device
+        device = self._part.labels.device
         draws = [
             torch.Generator(device).manual_seed(s.integer("data_order", self._experience, 0, 0, LABELS))
             for s in self._seeds
@@ -91,15 +91,15 @@ class StackGradients:
         return torch.stack([torch.multinomial(c, 1, generator=g)[:, 0] for c, g in zip(chances, draws, strict=True)])
 
     def _augmented(self) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self._part.rows.device
+        device = self._part.labels.device
         draws = [
             torch.Generator(device).manual_seed(s.integer("augmentation", self._experience, 0, 0, ONCE_MORE))
             for s in self._seeds
         ]
-        for rows, labels in zip(
-            torch.split(self._part.rows, self._size, 1), torch.split(self._part.labels, self._size, 1), strict=True
-        ):
-            own = [self._transform.train(self._part.images[r], g) for r, g in zip(rows, draws, strict=True)]
+        found = self._part.gathered(self._part.rows, self._size)
+        for images, labels in zip(found, torch.split(self._part.labels, self._size, 1), strict=True):
+            runs = by_run(images, labels)
+            own = [self._transform.train(run, g) for run, g in zip(runs, draws, strict=True)]
             yield torch.stack(own), labels
 
 

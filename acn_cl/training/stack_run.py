@@ -8,6 +8,7 @@ from torch import Tensor
 from acn_cl.spec import Experiment
 from acn_cl.training.device import choose_device, choose_precision
 from acn_cl.training.network import Network
+from acn_cl.training.placement import parts_of
 from acn_cl.training.session import Results, build_network, build_own_strategy, build_stream
 
 
@@ -28,6 +29,8 @@ class StackedRun:
         self.precision = choose_precision(experiment.precision, self.device)
         self.seeds = experiment.seeds_of(seed)
         self.stream = build_stream(experiment, self.seeds)
+        self.streamed = False
+        """Whether images come from the host batch by batch; who trains the run decides."""
         self.results = Results()
         self.failure: Exception | None = None
         """Why the run ended before its stream did."""
@@ -38,6 +41,11 @@ class StackedRun:
     def experiences(self) -> int:
         """How many experiences will be trained."""
         return self.experiment.stream.stop_after or len(self.stream.experiences)
+
+    @property
+    def parts(self) -> list[Any]:
+        """Every part of the stream that is read."""
+        return list(parts_of(self.stream, self.experiences))
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:

@@ -1,11 +1,9 @@
 """How many runs fit into memory together."""
 
-import psutil
-import torch
-
 from acn_cl.spec import Experiment
 from acn_cl.training.device import choose_device
 from acn_cl.training.estimate import estimate
+from acn_cl.training.placement import free_memory
 
 SHARE = 0.7
 """Of the free memory: what :func:`estimate` leaves out, the strategy's state above all, takes the rest."""
@@ -20,5 +18,4 @@ def widest_stack(experiment: Experiment) -> int:
     when memory runs out.
     """
     device = choose_device(experiment.device)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return max(1, min(MOST, int(SHARE * free / estimate(experiment).memory)))
+    return max(1, min(MOST, int(SHARE * free_memory(device) / estimate(experiment).memory)))

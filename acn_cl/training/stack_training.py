@@ -77,17 +77,9 @@ class StackTraining:
         self._state = StackState(self._learner, self.network, self._strategy, self._watch, random_seeds)
 
     def _load(self, device: torch.device) -> None:
-        streams = [run.stream for run in self._runs]
         trained = self._runs[0].experiences
-        wanted = [
-            part
-            for stream in streams
-            for index, e in enumerate(stream.experiences)
-            for part in (e.train if index < trained else None, e.test, e.validation)
-            if part is not None
-        ]
-        pool = ImagePool(wanted, device)
-        by_experience = list(zip(*(stream.experiences for stream in streams), strict=True))
+        pool = ImagePool([part for run in self._runs for part in run.parts], device, self._runs[0].streamed)
+        by_experience = list(zip(*(run.stream.experiences for run in self._runs), strict=True))
         self._data = [pool.stack([e.train for e in same]) for same in by_experience[:trained]]
         self._tests = [pool.stack([e.test for e in same]) for same in by_experience]
         held_out = [same if same[0].validation else None for same in by_experience]
@@ -204,8 +196,9 @@ class StackTraining:
             corruption = resolve("acn_cl.benchmarks.streams.corruptions:corruption")(name)
             for index, clean in enumerate(self._tests):
                 if self.network.template.heads.can_answer(index):
-                    noisy = [torch.as_tensor(corruption.of(run.stream.experiences[index].test)) for run in self._runs]
-                    scores = self._score(index, own_images(noisy, clean.labels)).cpu()
+                    noisy = [corruption.of(run.stream.experiences[index].test) for run in self._runs]
+                    part = own_images(noisy, clean.labels, self._runs[0].streamed)
+                    scores = self._score(index, part).cpu()
                     self._note_scores(trained, -1, index, "test", corruption.name, scores, len(clean))
 
     # Rows.

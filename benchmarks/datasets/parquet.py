@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,6 +127,7 @@ class ParquetImages:
         self._starts = np.cumsum([0, *(rows for _, _, rows in groups)])
         self._shard_starts = np.cumsum([0, *(file.metadata.num_rows for file in self._files)])
         self._held: tuple[int, pa.Array] | None = None
+        self._lock = Lock()
 
     @cached_property
     def labels(self) -> Labels:
@@ -163,13 +165,14 @@ class ParquetImages:
         return value, where
 
     def _images_of(self, group: int, shard: int, number: int) -> Any:
-        if self._held is None or self._held[0] != group:
-            path, file = self._paths[shard], self._files[shard]
-            column = _column(file, _IMAGE_COLUMNS, path)
-            table = _reading(path, lambda: file.read_row_group(number, [column]))
-            images = table[column].combine_chunks()
-            self._held = group, images.field("bytes") if pa.types.is_struct(images.type) else images
-        return self._held[1]
+        with self._lock:  # an open file has one position, and threads that stream share it
+            if self._held is None or self._held[0] != group:
+                path, file = self._paths[shard], self._files[shard]
+                column = _column(file, _IMAGE_COLUMNS, path)
+                table = _reading(path, lambda: file.read_row_group(number, [column]))
+                images = table[column].combine_chunks()
+                self._held = group, images.field("bytes") if pa.types.is_struct(images.type) else images
+            return self._held[1]
 
 
 def _open(path: Path) -> Any:
