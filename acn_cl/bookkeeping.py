@@ -21,10 +21,12 @@ from acn_cl.runs.schema import SCHEMA_VERSION
 from acn_cl.runs.weights import save_weights
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
+from acn_cl.training.launch import launch
 from acn_cl.training.network import Network
 from acn_cl.training.session import Results
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.watch import Diverged
+from acn_cl.training.world import backend_of
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class Bookkeeper:
             "precision": run.precision,
             "threads": torch.get_num_threads(),
             "stack": stack,
+            "processes": launch().size,
         }
         if going_on:
             self._note_other_bits(circumstances)
@@ -186,6 +189,7 @@ class Bookkeeper:
             "parameters": sum(p.numel() for p in network.backbone.parameters()),
             "flops_by_depth": network.backbone.flops_by_depth(),
             **circumstances,
+            "backend": backend_of(run.device) if launch().size > 1 else None,
             "images": "streamed" if run.streamed else "on the device",
             "versions": versions(),
             "commit": commit(),

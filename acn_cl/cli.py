@@ -18,11 +18,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from acn_cl import __version__
-from acn_cl.errors import UserError, suggest
+from acn_cl.errors import Ended, UserError, suggest
 from acn_cl.recipe import Recipe, load_recipe, recipe_files
 from acn_cl.specfile import read_spec_file
 from acn_cl.tables import table
 from acn_cl.training.interrupt import Interrupted, Terminated, leave_on_signals, stop_on_signals
+from acn_cl.training.launch import launch
 
 DONE, OUR_FAULT, WRONG_INPUT, SOME_FAILED = 0, 1, 2, 3
 LISTS = ("backbones", "blocks", "wirings", "strategies", "streams", "recipes")
@@ -77,9 +78,12 @@ def run(
     loaded = load_recipe(recipe, [*(set_ or []), *chosen], seeds)
     folder = runs if runs is not None else Path("runs") / loaded.name
     if dry_run:
-        _print_plan(loaded, folder)
+        if not launch().rank:
+            _print_plan(loaded, folder)
         return
     code = _run(loaded, folder)
+    if launch().rank:  # the first of several processes says and writes what there is
+        raise typer.Exit(code)
     if report:
         _report([folder], folder / "report")
     else:
@@ -92,19 +96,21 @@ def _given(**options: str | None) -> list[tuple[str, str]]:
 
 
 def _run(recipe: Recipe, folder: Path) -> int:
-    for name in _foreign_names(recipe):
+    first = launch().rank == 0
+    for name in _foreign_names(recipe) if first else ():
         err.print(f"importing {name}, which the spec names", markup=False)
     with leave_on_signals():
         from acn_cl.display import PlainDisplay, TerminalDisplay
         from acn_cl.runner import failed
         from acn_cl.runner import run as run_recipe
 
-    display = TerminalDisplay(out, _epochs(recipe)) if out.is_terminal else PlainDisplay(out)
+    display = TerminalDisplay(out, _epochs(recipe)) if out.is_terminal and first else PlainDisplay(out)
     with display, stop_on_signals() as stop:
-        outcomes = run_recipe(recipe, folder, display, stop)
-    _print_results(folder, recipe)
+        outcomes = run_recipe(recipe, folder, display if first else None, stop)
     bad = failed(outcomes)
-    if bad:
+    if first:
+        _print_results(folder, recipe)
+    if bad and first:
         err.print(f"{len(bad)} of {len(outcomes)} runs failed; acn-cl status {folder} says why", markup=False)
     return SOME_FAILED if bad else DONE
 
@@ -399,6 +405,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _complain(error.format_message(), WRONG_INPUT)
     except Interrupted as stopped:
         code = _complain(str(stopped), 128 + stopped.signal)
+    except Ended as ended:
+        code = _complain(f"process {launch().rank}: {ended}", SOME_FAILED, everywhere=True)
     except (KeyboardInterrupt, typer.Abort):
         code = _complain("interrupted; the same command takes up what is left", 128 + signal.SIGINT)
     except Terminated:
@@ -407,9 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
     except Exception as error:
-        code = _complain(
-            f"a fault of ours: {type(error).__name__}: {error} (acn-cl --debug … shows the traceback)", OUR_FAULT
-        )
+        message = f"a fault of ours: {type(error).__name__}: {error} (acn-cl --debug … shows the traceback)"
+        code = _complain(message, OUR_FAULT, everywhere=True)
     _end_quietly()
     sys.exit(code or DONE)
 
@@ -424,8 +431,11 @@ def _end_quietly() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _complain(message: str, code: int) -> int:
+def _complain(message: str, code: int, everywhere: bool = False) -> int:
+    """Say it, once: of several processes the others say only what may be theirs alone (``everywhere``)."""
     _end_quietly()
+    if launch().rank and not everywhere:
+        return code
     if debug:
         err.print_exception()
     err.print(f"acn-cl: {' '.join(message.split())}", markup=False)

@@ -23,6 +23,10 @@ class SpecError(UserError):
         super().__init__(f"{dotted(path)}: {message}" if path else message)
 
 
+class Ended(Exception):
+    """A run was ended by what only one of its processes knows of, so that they cannot go on together. Exit code 3."""
+
+
 def dotted(path: tuple[str | int, ...]) -> str:
     """``("strategy", "lambda")`` as ``strategy.lambda``."""
     return ".".join(str(part) for part in path)

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 from acn_cl.bookkeeping import Bookkeeper, Display, OfStack, Outcome, Unfailing
 from acn_cl.bookkeeping import Quiet as Quiet
 from acn_cl.bookkeeping import failed as failed
-from acn_cl.errors import SpecError, UserError
+from acn_cl.errors import Ended, SpecError, UserError
 from acn_cl.recipe import Planned, Recipe, load_recipe
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.folder import Held, RunFolder
 from acn_cl.spec import Experiment
 from acn_cl.tables import is_dotted
+from acn_cl.together import SharedBookkeeper, SharedFolder
 from acn_cl.training.device import allow_determinism, choose_device, choose_precision
 from acn_cl.training.interrupt import Interrupted, StopRequest
+from acn_cl.training.launch import launch
+from acn_cl.training.parts import refusal as refusal_of_parts
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import can_resume
 from acn_cl.training.session import Session, build_network, build_strategy, build_stream
@@ -29,9 +33,14 @@ from acn_cl.training.stack_group import group, refusal
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_size import widest_stack
 from acn_cl.training.stack_strategy import can_stack
+from acn_cl.training.watch import Diverged
+from acn_cl.training.world import SharedStop, World, joined
 
+Keeper = Bookkeeper | SharedBookkeeper
 INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine")
 """Keys of a spec that may differ between two starts of one run: they change no result."""
+SINCE = {"accumulate": 1}
+"""Keys that specs have got since the first run folders were written, and what was done before."""
 
 
 def run(
@@ -57,18 +66,21 @@ def run(
     Raises:
         UserError: anything in the spec, the data or the folder is wrong; nothing has been made then.
         Interrupted: ``stop`` asked for it; the run at hand is saved.
+        Ended: of several processes that train together (torchrun), one cannot go on.
     """
-    with own_random_state(0):  # what somebody's own code draws while it is built is not taken from the caller
-        return _run(_as_recipe(what), out, display, stop)
+    with own_random_state(0), joined() as world:  # what building draws is not taken from the caller's generators
+        return _run(_as_recipe(what), out, display, stop or StopRequest(), world)
 
 
-def _run(recipe: Recipe, out: Path | str, display: Display | None, stop: StopRequest | None) -> list[Outcome]:
+def _run(recipe: Recipe, out: Path | str, display: Display | None, asked: StopRequest, world: World) -> list[Outcome]:
     check(recipe)
+    shown = Unfailing(display if display is not None and world.first else Quiet())
     jobs = [(planned, seed) for planned in recipe.planned for seed in planned.experiment.seeds]
-    for planned, seed in jobs:
-        _check_same_spec(planned, RunFolder(_path(out, planned, seed), planned.id, seed))
-    shown, asked = Unfailing(display or Quiet()), stop or StopRequest()
-    keepers = [Bookkeeper(planned, seed, _path(out, planned, seed), shown) for planned, seed in jobs]
+    own = [Bookkeeper(planned, seed, _path(out, planned, seed), shown) for planned, seed in jobs]
+    keepers: list[Keeper] = [SharedBookkeeper(keeper, world) if world.shared else keeper for keeper in own]
+    asked = SharedStop(asked, world) if world.shared else asked
+    for (planned, _), keeper in zip(jobs, keepers, strict=True):
+        _check_same_spec(planned, keeper.folder)
     outcomes: dict[int, Outcome] = {}
     for number, keeper in enumerate(keepers):
         if keeper.folder.is_done():
@@ -76,13 +88,13 @@ def _run(recipe: Recipe, out: Path | str, display: Display | None, stop: StopReq
             shown.run_ended(outcomes[number])
     left = [number for number in range(len(jobs)) if number not in outcomes]
     if left:
-        _check_can_be_written(Path(out))
+        world.on_first(lambda: _check_can_be_written(Path(out)))
     for stack in _stacks([keepers[number] for number in left]):
         asked.check()
         numbers = [left[index] for index in stack]
         place = (len(outcomes) + 1, len(jobs))
         for number, outcome in zip(
-            numbers, _run_stack([keepers[n] for n in numbers], shown, asked, place), strict=True
+            numbers, _run_stack([keepers[n] for n in numbers], shown, asked, place, world), strict=True
         ):
             outcomes[number] = outcome
             shown.run_ended(outcome)
@@ -130,7 +142,10 @@ def check_engine(planned: Planned) -> None:
         UserError: it cannot, or the strategy cannot be built.
     """
     experiment = planned.experiment
-    why = _why_alone(experiment, build_strategy(experiment))
+    strategy = build_strategy(experiment)
+    if (no := refusal_of_parts(experiment, strategy, launch().size)) is not None:
+        raise no
+    why = _why_alone(experiment, strategy)
     if experiment.engine == "stacked" and why is not None:
         raise SpecError(("engine",), f"stacked is not possible for {planned.id}: {why}; use auto")
 
@@ -142,7 +157,7 @@ def _try_backbone(experiment: Experiment, stream: Any) -> None:
         build_network(experiment, experiment.seeds_of(experiment.seeds[0]), stream)
 
 
-def _check_same_spec(planned: Planned, folder: RunFolder) -> None:
+def _check_same_spec(planned: Planned, folder: RunFolder | SharedFolder) -> None:
     """A folder holds one run. Another spec's results are not overwritten.
 
     Raises:
@@ -151,7 +166,7 @@ def _check_same_spec(planned: Planned, folder: RunFolder) -> None:
     written = folder.written_spec()
     if written is None:
         return
-    there, here = _flat(written["experiment"]), _flat(planned.experiment.as_dict())
+    there, here = SINCE | _flat(written["experiment"]), _flat(planned.experiment.as_dict())
     for key in sorted(there.keys() | here.keys()):
         if key.split(".")[0] not in INERT and there.get(key) != here.get(key):
             raise UserError(
@@ -182,7 +197,7 @@ def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 # Which runs train together.
 
 
-def _stacks(keepers: Sequence[Bookkeeper]) -> list[list[int]]:
+def _stacks(keepers: Sequence[Keeper]) -> list[list[int]]:
     """Indices of the runs in the order in which they train, together where that is possible and faster."""
     jobs = [(keeper.planned.experiment, keeper.seed) for keeper in keepers]
     return group(
@@ -196,7 +211,7 @@ def _stacks(keepers: Sequence[Bookkeeper]) -> list[list[int]]:
 def _width(experiment: Experiment) -> int:
     """Runs in a stack at most. On a CPU one run keeps all cores busy, and stacks are made only on request."""
     wanted = experiment.engine == "stacked" or choose_device(experiment.device).type == "cuda"
-    return widest_stack(experiment) if wanted else 1
+    return widest_stack(experiment) if wanted and launch().size == 1 else 1
 
 
 def _is_lean(experiment: Experiment) -> bool:
@@ -205,6 +220,8 @@ def _is_lean(experiment: Experiment) -> bool:
 
 
 def _why_alone(experiment: Experiment, strategy: Any) -> str | None:
+    if (processes := launch().size) > 1:
+        return f"{processes} processes share each batch"
     if not can_stack(strategy):
         return f"strategy {experiment.strategy.name} needs more of a step than parameters and gradients"
     return refusal(experiment)
@@ -214,7 +231,7 @@ def _why_alone(experiment: Experiment, strategy: Any) -> str | None:
 
 
 def _run_stack(
-    keepers: Sequence[Bookkeeper], display: Display, stop: StopRequest, place: tuple[int, int]
+    keepers: Sequence[Keeper], display: Display, stop: StopRequest, place: tuple[int, int], world: World
 ) -> list[Outcome]:
     """Train some runs together, those apart that go on from different positions; one outcome each, in order."""
     outcomes: dict[int, Outcome] = {}
@@ -225,17 +242,21 @@ def _run_stack(
         for _, same in groupby(numbers, key=lambda n: _position(starts[n])):
             together = list(same)
             some = [keepers[n] for n in together]
-            train = _train_lean if _is_lean(some[0].planned.experiment) else _train_alone
+            alone = partial(_train_alone, world=world)
+            train = _train_lean if _is_lean(some[0].planned.experiment) else alone
             number = place[0] + len(outcomes), place[1]
-            with _own_end(some) as ends:
+            with _own_end(some, world) as ends:
                 ends[:] = train(some, [starts[n] for n in together], display, stop, number)
             outcomes |= dict(zip(together, ends, strict=True))
     return [outcomes[number] for number in range(len(keepers))]
 
 
 @contextmanager
-def _own_end(keepers: Sequence[Bookkeeper]) -> Iterator[list[Outcome]]:
-    """What ends these runs is written into their folders, and only a wish to stop goes on from there."""
+def _own_end(keepers: Sequence[Keeper], world: World) -> Iterator[list[Outcome]]:
+    """What ends these runs is written into their folders, and only a wish to stop goes on from there.
+
+    Where several processes train together, so does whatever may have happened to one of them alone.
+    """
     ends: list[Outcome] = []
     try:
         yield ends
@@ -245,10 +266,12 @@ def _own_end(keepers: Sequence[Bookkeeper]) -> Iterator[list[Outcome]]:
         raise
     except Exception as error:
         ends[:] = [keeper.failed(error) for keeper in keepers]
+        if world.shared and not isinstance(error, Diverged):
+            raise Ended(f"{ends[0].experiment} seed {ends[0].seed}: {ends[0].error}") from error
 
 
 @contextmanager
-def _held(keepers: Sequence[Bookkeeper]) -> Iterator[dict[int, str]]:
+def _held(keepers: Sequence[Keeper]) -> Iterator[dict[int, str]]:
     """Hold the folders; nobody else can write into them. Gives those that cannot be held, and why."""
     refused: dict[int, str] = {}
     with ExitStack() as held:
@@ -263,7 +286,7 @@ def _held(keepers: Sequence[Bookkeeper]) -> Iterator[dict[int, str]]:
         yield refused
 
 
-def _start(keeper: Bookkeeper, outcomes: dict[int, Outcome], number: int) -> Checkpoint | None:
+def _start(keeper: Keeper, outcomes: dict[int, Outcome], number: int) -> Checkpoint | None:
     try:
         return keeper.start()
     except Exception as error:
@@ -276,15 +299,16 @@ def _position(start: Checkpoint | None) -> tuple[int, int, int]:
 
 
 def _train_alone(
-    keepers: Sequence[Bookkeeper],
+    keepers: Sequence[Keeper],
     starts: Sequence[Checkpoint | None],
     display: Display,
     stop: StopRequest,
     place: tuple[int, int],
+    world: World,
 ) -> list[Outcome]:
     """One run through Avalanche's call-backs."""
     ((keeper,), (start,)) = keepers, starts
-    session = Session(keeper.planned.experiment, keeper.seed, keeper.folder.path, display.note)
+    session = Session(keeper.planned.experiment, keeper.seed, keeper.folder.path, display.note, world)
     if start is None and not can_resume(session.strategy) and keeper.folder.written_spec() is not None:
         display.note(f"{keeper.name}: starts again, since its strategy does not say what its state is")
     display.run_started(*place, keeper.name, session.experiences, session.experiment.epochs)
@@ -294,7 +318,7 @@ def _train_alone(
 
 
 def _train_lean(
-    keepers: Sequence[Bookkeeper],
+    keepers: Sequence[Keeper],
     starts: Sequence[Checkpoint | None],
     display: Display,
     stop: StopRequest,
@@ -316,7 +340,7 @@ def _train_lean(
     return [_ended(keeper, run) for keeper, run in zip(keepers, session.runs, strict=True)]
 
 
-def _ended(keeper: Bookkeeper, run: StackedRun) -> Outcome:
+def _ended(keeper: Keeper, run: StackedRun) -> Outcome:
     try:
         return keeper.failed(run.failure) if run.failure else keeper.done(run, run.results, run.weights)
     except OSError as error:

@@ -177,6 +177,7 @@ class Experiment(Section):
     loss: LossSection = LossSection()
     epochs: Int = Field(10, ge=1)
     batch_size: Int = Field(64, ge=1)
+    accumulate: Int = Field(1, ge=1, description="parts that a batch is computed in, one after the other")
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(parse_seeds), Field(min_length=1)] = (0,)
     pin: PinSection = PinSection()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -207,6 +208,8 @@ class Experiment(Section):
                 resolve("acn_cl.benchmarks.streams.corruptions:corruption")(name)
         if len(set(self.seeds)) < len(self.seeds):
             raise SpecError(("seeds",), f"a seed stands twice in {list(self.seeds)}")
+        if self.accumulate > self.batch_size:
+            raise SpecError(("accumulate",), f"a batch of {self.batch_size} images has no {self.accumulate} parts")
         if self.schedule.warmup_epochs > self.epochs:
             raise SpecError(
                 ("schedule", "warmup_epochs"), f"{self.schedule.warmup_epochs} is more than epochs, {self.epochs}"

@@ -23,6 +23,8 @@ class AGEM(MemoryPlugin):
     the current head; where g is replaced, the heads of the images drawn too.
     """
 
+    in_parts = True
+
     def __init__(self, *, memory: int = 2000, batch: int | None = None) -> None:
         super().__init__(memory=memory, balance="experience", batch=batch)
 

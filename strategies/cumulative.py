@@ -21,6 +21,8 @@ class Cumulative(LearnerPlugin):
     Moves: the backbone and every head seen so far.
     """
 
+    in_parts = True
+
     def after_train_dataset_adaptation(self, strategy: Learner, **_: Any) -> None:
         index = strategy.experience.current_experience
         seen = strategy.data[: index + 1]

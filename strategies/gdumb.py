@@ -25,6 +25,7 @@ class GDumb(MemoryPlugin):
     """
 
     inert = None
+    in_parts = True
     keeps_weights = 1
 
     def __init__(self, *, memory: int = 2000) -> None:

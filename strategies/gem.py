@@ -32,6 +32,8 @@ class GEM(MemoryPlugin):
     start. Moves: the backbone and the current head; where g is replaced, every head seen so far.
     """
 
+    in_parts = True
+
     def __init__(self, *, memory: int = 1000, strength: float = 0.5) -> None:
         super().__init__(memory=memory, balance="experience", batch=None)
         self.strength = strength

@@ -54,6 +54,9 @@ class ExperienceGradients:
         """
         draws = torch.Generator(self.strategy.device).manual_seed(self._seed())
         with _evaluating(self.model):
+            if each == "batch" and of != "sampled-loss" and isinstance(self.strategy, Learner):
+                yield from self._together(of, self.strategy, augmented)
+                return
             for images, labels, tasks in self._batches(self.strategy, augmented):
                 if of == "sampled-loss":
                     labels = self._sampled(images, tasks, draws)
@@ -62,6 +65,13 @@ class ExperienceGradients:
                 else:
                     chunks = zip(torch.split(images, AT_ONCE), torch.split(labels, AT_ONCE), strict=True)
                     yield from (self._of_images(of, *chunk, _one(tasks)) for chunk in chunks)
+
+    def _together(self, of: Of, learner: Learner, augmented: bool) -> Iterator[list[Tensor]]:
+        """Of each batch, which the processes share."""
+        task = learner.task_label(learner.experience.current_experience)
+        for images, labels, weight in learner.shares(augmented):
+            found = self._of_batch(of, images, labels, task)
+            yield learner.world.mean(found, weight) if learner.world.shared else found
 
     def _of_batch(self, of: Of, images: Tensor, labels: Tensor, tasks: int | Tensor) -> list[Tensor]:
         """Of the mean over the batch, (1, *shape) each."""

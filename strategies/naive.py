@@ -15,3 +15,4 @@ class Naive(StrategyPlugin):
 
     moves = "the current head"
     inert: ClassVar[Mapping[str, Any]] = {}
+    in_parts = True

@@ -30,6 +30,9 @@ class StrategyPlugin(SupervisedPlugin):
     """How many tensors as large as the network the state holds at most."""
     keeps_images: float = 0
     """How many training images the state holds at most."""
+    in_parts: ClassVar[bool] = False
+    """Whether a step's batch may be computed in parts, one after the other or each in a process of its own: the plug-in
+    then reads nothing of a step but gradients and parameters, and every process does the same with them."""
 
     begun = -1  # the last experience that was begun
 

@@ -111,6 +111,7 @@ class RegulariserPlugin(StrategyPlugin):
 
     moves = "every head seen"
     inert: ClassVar[Mapping[str, Any]] = {"lambda_": 0.0}
+    in_parts = True
 
     def __init__(self, regulariser: Regulariser) -> None:
         super().__init__()

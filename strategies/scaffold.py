@@ -18,6 +18,7 @@ class {title}(StrategyPlugin):
 
     moves = "the current head"  # or "every head seen"
     inert = {{"strength": 0.0}}  # with these options it is naive, bit for bit
+    in_parts = True  # it looks at no batch, so that several processes may share each (docs/data_parallel.md)
     keeps_weights = 1  # state() holds at most one copy of the network
 
     def __init__(self, *, strength: float = 0.01) -> None:

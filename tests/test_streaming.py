@@ -102,16 +102,15 @@ def test_images_that_are_encoded_on_disk_are_decoded_while_they_stream(tiny, tmp
 
 
 def test_a_stack_is_streamed_too(tiny, no_room):
-    """Two runs with class orders of their own gather from one pool."""
+    """Two runs with images of their own gather from one pool."""
 
     class Silent(Quiet):
         def save(self, checkpoint):
             pass
 
     def weights():
-        experiment = Experiment(
-            **tiny(stream={"name": "split-digits", "stop_after": 2}, engine="stacked", seeds=[0, 1])
-        )
+        stream = {"name": "split-digits", "stop_after": 2, "class_order": "fixed", "images_per_class": 60}
+        experiment = Experiment(**tiny(stream=stream, engine="stacked", seeds=[0, 1]))
         session = StackSession([(experiment, 0), (experiment, 1)])
         session.train([Silent(), Silent()])
         return [run.weights for run in session.runs], session.runs[0].streamed

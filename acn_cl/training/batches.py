@@ -12,6 +12,7 @@ from torch import Tensor
 
 from acn_cl.seeding import Seeds
 from acn_cl.training.images import HostImages, Images, ahead, placed, slices
+from acn_cl.training.world import World
 
 
 class Part(Protocol):
@@ -28,8 +29,10 @@ class Part(Protocol):
 class Transform(Protocol):
     """A stream's transforms on batches; both give normalised float images of the same shape."""
 
-    def train(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented."""
+    def train(
+        self, images: Tensor, generator: torch.Generator, share: slice = slice(None), batch: int | None = None
+    ) -> Tensor:
+        """Augmented; ``images`` may be a share of a batch of so many, which is what the numbers are drawn for."""
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Not augmented."""
@@ -56,9 +59,11 @@ class DeviceData:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def plain_batches(self, transform: Transform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches in order, not augmented."""
-        chunks = slices(len(self), size)
+    def plain_batches(
+        self, transform: Transform, size: int, share: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in order, not augmented, of all images or of the ``share`` from one to another."""
+        chunks = slices(len(self), size, share)
         for chunk, images in zip(chunks, ahead(self.images, chunks), strict=True):
             yield transform.evaluate(images), self.labels[chunk]
 
@@ -77,12 +82,17 @@ class TrainingBatches:
         seeds: the run's.
         experience: its index.
         task: the task label of every image, or (N,) of them where images of several tasks are mixed.
+        world: the processes that share each batch; this one loads and gives its own share.
     """
 
     def __init__(
-        self, data: DeviceData, transform: Transform, size: int, seeds: Seeds, experience: int, task: int | Tensor
-    ) -> None:
+        self, data: DeviceData, transform: Transform, size: int, seeds: Seeds, experience: int, task: int | Tensor,
+        world: World | None = None,
+    ) -> None:  # fmt: skip
         self.data, self.transform, self.size = data, transform, size
+        self.world = world or World()
+        self.weight = 1.0
+        """Of this process's share in the mean over the current batch."""
         self.seeds, self.experience, self.task = seeds, experience, task
         self.epoch = 0
         """The epoch that the next iteration is."""
@@ -97,13 +107,18 @@ class TrainingBatches:
         epoch, first = self.epoch, self.batch
         self.epoch, self.batch = epoch + 1, 0
         order = self.seeds.generator("data_order", self.experience, epoch).permutation(len(self.data))
-        on_host = torch.from_numpy(order)
-        chunks = torch.split(on_host.to(device), self.size)[first:]
-        wanted = torch.split(on_host, self.size)[first:] if isinstance(self.data.images, HostImages) else chunks
+        on_host = torch.split(torch.from_numpy(order), self.size)[first:]
+        on_device = torch.split(torch.from_numpy(order).to(device), self.size)[first:]
+        shares = [self.world.share(len(chunk)) for chunk in on_host]
+        indexed_by = on_host if isinstance(self.data.images, HostImages) else on_device
+        wanted = [chunk[share] for chunk, (share, _) in zip(indexed_by, shares, strict=True)]
         draws = torch.Generator()
-        for batch, (chunk, found) in enumerate(zip(chunks, ahead(self.data.images, wanted), strict=True), first):
+        for batch, found in enumerate(ahead(self.data.images, wanted), first):
             draws.manual_seed(self.seeds.integer("augmentation", self.experience, epoch, batch))
-            images = self.transform.train(found, draws)
+            share, self.weight = shares[batch - first]
+            whole = on_device[batch - first]
+            images = self.transform.train(found, draws, share, len(whole))
+            chunk = whole[share]
             labels = self.data.labels[chunk]
             tasks = torch.full_like(labels, self.task) if isinstance(self.task, int) else self.task[chunk]
             yield [images, labels, tasks]

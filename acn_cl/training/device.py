@@ -8,14 +8,19 @@ from typing import Any
 import torch
 
 from acn_cl.errors import SpecError
+from acn_cl.training.launch import Launch, launch
 
 
 def choose_device(wanted: str) -> torch.device:
     """The device that a spec's ``device`` names; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
+    Of several processes (torchrun) each takes a GPU of its own.
+
     Raises:
         SpecError: there is no such device here.
     """
+    if (here := launch()).size > 1:
+        return _own_device(wanted, here)
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -28,6 +33,21 @@ def choose_device(wanted: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise SpecError(("device",), "mps is not here; use auto or cpu")
     return device
+
+
+def _own_device(wanted: str, here: Launch) -> torch.device:
+    """The device of one of several processes."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and not count):
+        return torch.device("cpu")
+    if wanted not in ("auto", "cuda"):
+        raise SpecError(("device",), f"{here.size} processes cannot share {wanted}; use auto, cuda or cpu")
+    if here.local_rank >= count:
+        raise SpecError(
+            ("device",),
+            f"{here.local_size} processes for {count} CUDA devices; start as many, or use cpu",
+        )
+    return torch.device("cuda", here.local_rank)
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

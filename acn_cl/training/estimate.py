@@ -64,7 +64,7 @@ def estimate(experiment: Experiment) -> Estimate:
         * (3 * experiment.epochs * sum(passes) + _images_tested(stream, info, plan)),
         parameters=parameters,
         memory=4 * parameters * (2 + OPTIMIZER_COPIES[experiment.optimizer.name])
-        + activations * experiment.batch_size // PROBE
+        + activations * -(-experiment.batch_size // experiment.accumulate) // PROBE
         + (images if fits(images, device) else 0),
     )
 

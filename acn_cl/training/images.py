@@ -84,9 +84,10 @@ def ahead(images: Images, chunks: Sequence[Rows]) -> Iterator[Tensor]:
     return (images[chunk] for chunk in chunks)
 
 
-def slices(count: int, size: int) -> list[Rows]:
-    """``count`` rows in order, ``size`` at a time."""
-    return [slice(start, start + size) for start in range(0, count, size)]
+def slices(count: int, size: int, share: slice = slice(None)) -> list[Rows]:
+    """``count`` rows, or the ``share`` from one to another of them, in order, ``size`` at a time."""
+    first, last, _ = share.indices(count)
+    return [slice(start, min(start + size, last)) for start in range(first, last, size)]
 
 
 def joined(parts: Sequence[Images]) -> Images:

@@ -28,10 +28,14 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
 
+    def asked(self) -> int | None:
+        """The number of the signal that asked, if one has."""
+        return self.signal
+
     def check(self) -> None:
         """Raise :class:`Interrupted` if so."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+        if (number := self.asked()) is not None:
+            raise Interrupted(number)
 
 
 @contextmanager

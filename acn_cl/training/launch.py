@@ -3,9 +3,8 @@
 import os
 from dataclasses import dataclass
 
-from acn_cl.errors import UserError
-
 _SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_NUMBERS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,8 @@ class Launch:
 
 
 def launch() -> Launch:
-    """What the environment says; whoever sets not all of torchrun's variables did not start several processes.
-
-    Raises:
-        UserError: one of them is not a number.
-    """
+    """What the environment says. Where not all of torchrun's variables are there, it was not torchrun."""
     if not all(os.environ.get(name) for name in _SET_BY_TORCHRUN):
         return Launch()
-    rank, size = _number("RANK"), _number("WORLD_SIZE")
-    return Launch(rank, size, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)) if size > 1 else Launch()
-
-
-def _number(name: str, default: int | None = None) -> int:
-    value = os.environ.get(name, default)
-    try:
-        return int(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise UserError(f"{name}={value!r} in the environment is not a number; use torchrun, or unset it") from None
+    rank, size, local_rank, local_size = (int(os.environ.get(name, default)) for name, default in _NUMBERS)
+    return Launch(rank, size, local_rank, local_size) if size > 1 else Launch()

@@ -19,6 +19,7 @@ from acn_cl.spec import Experiment
 from acn_cl.training.learner import MIXING
 from acn_cl.training.loss import CutMix
 from acn_cl.training.optim import clip_runs, make_optimizer, make_schedule, next_optimizer
+from acn_cl.training.parts import pieces
 from acn_cl.training.per_run import Loss, Named, PerRun
 from acn_cl.training.stack_data import StackedEpoch, StackedPart
 from acn_cl.training.stack_gradients import StackGradients
@@ -154,9 +155,24 @@ class StackLearner:
         parameters = self._network.parameters
         moved = {alias: parameters[name] for alias, name in self._moving.items()}
         fixed = {alias: parameters[name] for alias, name in self._standing.items()}
-        if self._cutmix is None:
-            return self._compute(moved, fixed, images, labels)
-        return self._compute(moved, fixed, *self._mix(self._cutmix, position, images, labels))
+        inputs: tuple[Tensor, ...] = (images, labels)
+        if self._cutmix is not None:
+            inputs = self._mix(self._cutmix, position, images, labels)
+        parts = pieces(labels.shape[1], self._experiment.accumulate)
+        return self._compute(moved, fixed, *inputs) if len(parts) == 1 else self._summed(moved, fixed, inputs, parts)
+
+    def _summed(
+        self, moved: Named, fixed: Named, inputs: Sequence[Tensor], parts: Sequence[slice]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same of a batch in parts, one of which is in memory at a time."""
+        count = parts[-1].stop
+        total: Sequence[Tensor] = ()
+        for part in parts:
+            own = [tensor[:, part] if tensor.dim() > 1 else tensor for tensor in inputs]  # CutMix's share is a run's
+            losses, found = self._compute(moved, fixed, *own)
+            weighed = torch._foreach_mul([losses, *found], (part.stop - part.start) / count)
+            total = torch._foreach_add(total, weighed) if total else weighed
+        return total[0], list(total[1:])
 
     def _loss(self) -> Loss:
         """One run's loss in the experience at hand."""

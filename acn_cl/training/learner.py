@@ -7,7 +7,8 @@ import torch
 from avalanche.core import BasePlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,6 +21,8 @@ from acn_cl.training.images import ahead, slices
 from acn_cl.training.loss import CutMix, cross_entropy
 from acn_cl.training.network import Network
 from acn_cl.training.optim import clip, make_optimizer, make_schedule, next_optimizer
+from acn_cl.training.parts import pieces
+from acn_cl.training.world import World, without_averaging
 
 if TYPE_CHECKING:
     from acn_cl.training.resume import Resume
@@ -46,6 +49,7 @@ class Learner(SupervisedTemplate):
         precision: ``fp32`` or ``bf16``.
         plugins: the strategy, and whatever watches.
         evaluator: Avalanche's loggers.
+        world: the processes that share each batch.
     """
 
     def __init__(
@@ -61,10 +65,13 @@ class Learner(SupervisedTemplate):
         precision: str,
         plugins: Sequence[BasePlugin[Any]],
         evaluator: EvaluationPlugin,
+        world: World | None = None,
     ) -> None:
         self._experiment, self._precision, self.task_label = experiment, precision, task_label
-        self.data, self.transform, self.seeds = data, transform, seeds
+        self.data, self.transform, self.seeds, self.world = data, transform, seeds, world or World()
         self._schedule: LRScheduler | None = None
+        self._averaging: nn.Module = network
+        self._accumulated: Tensor | None = None  # the loss of a batch that was computed in parts
         self.resume: Resume | None = None
         """Set to go on from the middle of the next experience."""
         self.images_trained = 0
@@ -86,6 +93,10 @@ class Learner(SupervisedTemplate):
 
     # What Avalanche calls before an experience.
 
+    def _check_distributed_training_compatibility(self) -> bool:
+        """Avalanche's warning of plug-ins that do not call themselves distributed; see ``parts.refusal`` instead."""
+        return True
+
     def train_dataset_adaptation(self, **_: Any) -> None:
         super().train_dataset_adaptation()
         index = self.experience.current_experience
@@ -94,10 +105,13 @@ class Learner(SupervisedTemplate):
     def make_train_dataloader(self, **_: Any) -> None:
         data, tasks = self._training
         index = self.experience.current_experience
-        self.dataloader = TrainingBatches(data, self.transform, self.train_mb_size, self.seeds, index, tasks)
+        self.dataloader = TrainingBatches(
+            data, self.transform, self.train_mb_size, self.seeds, index, tasks, self.world
+        )
 
     def check_model_and_optimizer(self, **_: Any) -> None:
         self.model = self.model_adaptation()
+        self._averaging = self.world.averaging(self.model)
         parameters = list(self.model.parameters())
         current = None if self.experience.current_experience == 0 else self.optimizer
         self.optimizer: Optimizer = next_optimizer(self._experiment.optimizer, current, parameters)
@@ -136,11 +150,50 @@ class Learner(SupervisedTemplate):
         super()._before_forward(**kwargs)
 
     def forward(self) -> Tensor:
-        one_task = isinstance(self.dataloader, TrainingBatches) and isinstance(self.dataloader.task, int)
-        return self.logits(self.mb_x, self.dataloader.task if one_task else self.mb_task_id)
+        parts = pieces(len(self.mb_y), self._experiment.accumulate)
+        if len(parts) == 1:
+            self._accumulated = None
+            return self._answers(slice(None))
+        return self._accumulate(parts)
 
     def criterion(self) -> Tensor:
-        return self.batch_loss(self.mb_output, self.mb_y)
+        return self.batch_loss(self.mb_output, self.mb_y) if self._accumulated is None else self._accumulated
+
+    def backward(self) -> None:
+        if self._accumulated is None:
+            self._backward(self.loss)
+        if self.world.shared:  # from here on the loss is the whole batch's, as the gradients are
+            self.loss = self.world.sum(self.loss.detach() * self.dataloader.weight)
+
+    def _accumulate(self, parts: Sequence[slice]) -> Tensor:
+        """Forward and backward, part after part; the answers to the whole batch, without a graph."""
+        answers, losses = [], []
+        for part in parts:
+            with without_averaging(self._averaging, part is not parts[-1]):
+                logits = self._answers(part)
+                others = self.mb_y[self._partner][part] if self._is_mixed() else None
+                loss = self._loss(logits, self.mb_y[part], others) * ((part.stop - part.start) / len(self.mb_y))
+                self._backward(loss)
+            answers.append(logits.detach())
+            losses.append(loss.detach())
+        self._accumulated = torch.stack(losses).sum()
+        width = max(logits.shape[1] for logits in answers)  # heads differ in size
+        least = torch.finfo(answers[0].dtype).min
+        return torch.cat([F.pad(logits, (0, width - logits.shape[1]), value=least) for logits in answers])
+
+    def _answers(self, part: slice) -> Tensor:
+        """The logits of some of the batch's images, as training has them."""
+        one_task = isinstance(self.dataloader, TrainingBatches) and isinstance(self.dataloader.task, int)
+        tasks = self.dataloader.task if one_task else self.mb_task_id[part]
+        network = self._averaging if self.world.shared else self.model
+        with self.autocast():
+            logits: Tensor = network(self.mb_x[part], tasks)
+        return logits
+
+    def _backward(self, loss: Tensor) -> None:
+        if self.world.shared:  # gradients come out as the mean over processes, and are to be that over images
+            loss = loss * (self.dataloader.weight * self.world.size)
+        loss.backward(retain_graph=self.retain_graph)
 
     def optimizer_step(self) -> None:
         if self._experiment.optimizer.clip_norm is not None:
@@ -216,10 +269,16 @@ class Learner(SupervisedTemplate):
 
     def batch_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """:meth:`mean_loss` of the current batch, which CutMix may have mixed: then of both images of each."""
+        return self._loss(logits, labels, labels[self._partner] if self._is_mixed() else None)
+
+    def _is_mixed(self) -> bool:
+        return self.mixes and self.is_training and self._share != 1.0
+
+    def _loss(self, logits: Tensor, labels: Tensor, others: Tensor | None) -> Tensor:
         loss = self.mean_loss(logits, labels)
-        if not self.mixes or not self.is_training or self._share == 1.0:
+        if others is None:
             return loss
-        return self._share * loss + (1 - self._share) * self.mean_loss(logits, labels[self._partner])
+        return self._share * loss + (1 - self._share) * self.mean_loss(logits, others)
 
     @property
     def mixes(self) -> bool:
@@ -233,8 +292,23 @@ class Learner(SupervisedTemplate):
     def augmented_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, augmented: as training sees them, in another draw."""
         index = self.experience.current_experience
-        draws = torch.Generator(self.device).manual_seed(self.seeds.integer("augmentation", index, 0, 0, ONCE_MORE))
-        data = self.data[index]
+        data, draws = self.data[index], self._once_more(index)
         chunks = slices(len(data), self.train_mb_size)
         for chunk, images in zip(chunks, ahead(data.images, chunks), strict=True):
             yield self.transform.train(images, draws), data.labels[chunk]
+
+    def shares(self, augmented: bool) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """This process's share of each of these batches, and its weight in the mean over the batch."""
+        index = self.experience.current_experience
+        data, draws = self.data[index], self._once_more(index)
+        sizes = [len(labels) for labels in torch.split(data.labels, self.train_mb_size)]
+        shares = [self.world.share(size) for size in sizes]
+        starts = range(0, len(data), self.train_mb_size)
+        chunks = [slice(s + share.start, s + share.stop) for s, (share, _) in zip(starts, shares, strict=True)]
+        found = ahead(data.images, chunks)
+        for images, chunk, (share, weight), size in zip(found, chunks, shares, sizes, strict=True):
+            ready = self.transform.train(images, draws, share, size) if augmented else self.transform.evaluate(images)
+            yield ready, data.labels[chunk], weight
+
+    def _once_more(self, index: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(self.seeds.integer("augmentation", index, 0, 0, ONCE_MORE))

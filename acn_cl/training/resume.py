@@ -20,6 +20,7 @@ from acn_cl.training.batches import TrainingBatches
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.learner import Learner
 from acn_cl.training.watch import LayerWatch
+from acn_cl.training.world import World
 
 COUNTERS = (
     "train_iterations",
@@ -41,11 +42,14 @@ class Saving(SupervisedPlugin):
         every_seconds: at least so long between two saves.
         save: called with the position that is next: experience, epoch, batch.
         stop: looked at after every step.
+        world: the processes that save together.
     """
 
-    def __init__(self, every_seconds: float, save: Callable[[tuple[int, int, int]], None], stop: StopRequest) -> None:
+    def __init__(
+        self, every_seconds: float, save: Callable[[tuple[int, int, int]], None], stop: StopRequest, world: World
+    ) -> None:
         super().__init__()
-        self._every, self._save, self._stop = every_seconds, save, stop
+        self._every, self._save, self._stop, self._world = every_seconds, save, stop, world
         self._last = time.monotonic()
 
     def saved(self) -> None:
@@ -53,7 +57,7 @@ class Saving(SupervisedPlugin):
         self._last = time.monotonic()
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
-        if self._stop.signal is None:
+        if self._stop.asked() is None:
             return
         if isinstance(
             strategy.dataloader, TrainingBatches
@@ -64,7 +68,7 @@ class Saving(SupervisedPlugin):
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         experience, epoch, _ = strategy.position
         last = epoch == strategy.train_epochs  # the end of the experience is saved by whoever tests it
-        due = time.monotonic() - self._last >= self._every
+        due = self._world.on_first(lambda: time.monotonic() - self._last >= self._every)
         if due and not last and isinstance(strategy.dataloader, TrainingBatches):
             self._save((experience, epoch, 0))
             self.saved()

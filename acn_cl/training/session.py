@@ -29,6 +29,7 @@ from acn_cl.training.placement import bytes_of, fits, in_words, parts_of
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import Resume, Saving, can_resume, capture, restore
 from acn_cl.training.watch import LayerWatch, StepEvaluation, importance_by_layer
+from acn_cl.training.world import World
 
 NETWORK, HEADS, GLOBAL, STRATEGY = 0, 1, 2, 3  # children of the initialisation stream
 
@@ -63,15 +64,17 @@ class Session:
         seed: the run's seed.
         folder: where loggers write.
         note: told in one line if the images do not fit on the device.
+        world: the processes that train the run together.
 
     Raises:
         UserError: device, data, backbone or strategy cannot be had as the spec asks.
     """
 
     def __init__(
-        self, experiment: Experiment, seed: int, folder: Path, note: Callable[[str], None] = lambda line: None
-    ) -> None:
-        self.experiment, self.seed = experiment, seed
+        self, experiment: Experiment, seed: int, folder: Path, note: Callable[[str], None] = lambda line: None,
+        world: World | None = None,
+    ) -> None:  # fmt: skip
+        self.experiment, self.seed, self.world = experiment, seed, world or World()
         self.device = choose_device(experiment.device)
         self.precision = choose_precision(experiment.precision, self.device)
         self.seeds = experiment.seeds_of(seed)
@@ -118,7 +121,8 @@ class Session:
     def _train(self, watcher: Watcher, stop: StopRequest, start: Checkpoint | None) -> None:
         learner = self._learner(watcher)
         benchmark = self.stream.benchmark()
-        saving = Saving(self.experiment.checkpoint.every_seconds, lambda at: self._save(learner, watcher, at), stop)
+        every = self.experiment.checkpoint.every_seconds
+        saving = Saving(every, lambda at: self._save(learner, watcher, at), stop, self.world)
         learner.plugins.append(saving)
         if start is None:
             self._evaluate(-1, -1)
@@ -180,7 +184,8 @@ class Session:
             device=self.device,
             precision=self.precision,
             plugins=plugins,
-            evaluator=_evaluation_plugin(self.experiment.loggers, self._folder),
+            evaluator=_evaluation_plugin(self.experiment.loggers, self._folder, self.world),
+            world=self.world,
         )
 
     def _evaluate(self, trained: int, step: int) -> None:
@@ -209,7 +214,7 @@ class Session:
     def _score(
         self, trained: int, step: int, index: int, part: str, data: DeviceData, condition: str = "clean"
     ) -> None:
-        scores = evaluate(self.network, data, self._transform, index, self.precision)
+        scores = evaluate(self.network, data, self._transform, index, self.precision, self.world)
         for depth, (accuracy, loss) in enumerate(zip(scores.accuracy, scores.loss, strict=True)):
             self.results.accuracy.append(
                 {
@@ -280,11 +285,13 @@ def build_network(experiment: Experiment, seeds: Seeds, stream: Any) -> Network:
     return Network(backbone, heads)
 
 
-def _evaluation_plugin(names: tuple[str, ...], folder: Path) -> EvaluationPlugin:
+def _evaluation_plugin(names: tuple[str, ...], folder: Path, world: World) -> EvaluationPlugin:
     loggers: list[BaseLogger] = []
     if "tensorboard" in names:
         loggers.append(TensorboardLogger(str(folder / "tensorboard")))
     if "wandb" in names:
         loggers.append(WandBLogger(project_name="acn-cl", run_name="-".join(folder.parts[-2:]), dir=str(folder)))
     metrics = [accuracy_metrics(epoch=True), loss_metrics(epoch=True)] if loggers else []
-    return EvaluationPlugin(*metrics, loggers=loggers or [BaseLogger()])  # which logs nothing; none at all would warn
+    if not loggers and world.first:
+        loggers = [BaseLogger()]  # which logs nothing; none at all would warn, but in other processes is a must
+    return EvaluationPlugin(*metrics, loggers=loggers)

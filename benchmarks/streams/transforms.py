@@ -27,6 +27,10 @@ class Crops:
     flip: Tensor
     """``(B,)`` bool."""
 
+    def of(self, share: slice) -> "Crops":
+        """Those of some of the images."""
+        return Crops(self.top[share], self.left[share], self.flip[share])
+
     @staticmethod
     def concatenate(crops: Sequence["Crops"]) -> "Crops":
         """One after the other: the draws of several runs for one stacked batch."""
@@ -48,16 +52,20 @@ class BatchTransform:
         self._mean = torch.tensor(info.mean, device=device).view(-1, 1, 1)
         self._std = torch.tensor(info.std, device=device).view(-1, 1, 1)
 
-    def train(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def train(
+        self, images: Tensor, generator: torch.Generator, share: slice = slice(None), batch: int | None = None
+    ) -> Tensor:
         """Augment and normalise: uint8 ``(B, C, H, W)`` to float32 of the same shape.
 
         Args:
-            images: the batch.
+            images: the batch, or what ``share`` says of it.
             generator: the run's own, on any device; the only source of randomness.
+            share: which images of the batch these are; the numbers are drawn for all of it.
+            batch: how many images all of it are, if not these.
         """
         if not (self.padding or self.flip):
             return self.evaluate(images)
-        return self.evaluate(self.crop(images, self.draw(len(images), generator)))
+        return self.evaluate(self.crop(images, self.draw(batch or len(images), generator).of(share)))
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Normalise: uint8 0..255, or float in [0, 1], ``(..., C, H, W)`` to float32 of the same shape."""
