@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -39,7 +39,7 @@ from acn_cl.training.world import SharedStop, World, joined
 Keeper = Bookkeeper | SharedBookkeeper
 INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine")
 """Keys of a spec that may differ between two starts of one run: they change no result."""
-SINCE = {"accumulate": 1}
+SINCE = {"accumulate": 1, "tf32": False}
 """Keys that specs have got since the first run folders were written, and what was done before."""
 
 
@@ -335,7 +335,7 @@ def _train_lean(
     watchers = []
     for keeper, run in zip(keepers, session.runs, strict=True):
         keeper.begin(run, network, len(keepers), bool(going_on))
-        watchers.append(OfStack(keeper, run, told))
+        watchers.append(OfStack(cast(Bookkeeper, keeper), run, told))  # a stack is one process's
     session.train(watchers, stop, going_on or None)
     return [_ended(keeper, run) for keeper, run in zip(keepers, session.runs, strict=True)]
 

@@ -1,5 +1,8 @@
 """Batches that are computed in parts: their law, one process after the other, and what cannot be done in parts."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -7,18 +10,23 @@ from avalanche.core import SupervisedPlugin
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acn_cl.benchmarks.datasets.load import dataset_info
 from acn_cl.benchmarks.streams.transforms import BatchTransform
 from acn_cl.errors import SpecError
 from acn_cl.recipe import Planned
 from acn_cl.runner import check_engine, run
 from acn_cl.runs.weights import load_weights
+from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
 from acn_cl.strategies.build import build_strategy
 from acn_cl.strategies.table import STRATEGIES
+from acn_cl.training.batches import DeviceData, TrainingBatches
 from acn_cl.training.device import choose_device
 from acn_cl.training.estimate import estimate
+from acn_cl.training.images import HostImages
 from acn_cl.training.launch import Launch, launch
 from acn_cl.training.parts import pieces, share_of
+from acn_cl.training.world import World
 
 STREAM = {"name": "split-digits", "stop_after": 2, "images_per_class": 41}  # the last batch of 32 has 18 images
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here"}
@@ -56,6 +64,38 @@ def test_the_shares_of_several_processes_are_a_batch(count, size):
     assert [row for share, weight in shares if weight for row in range(count)[share]] == list(range(count))
     assert all(len(range(count)[share]) >= 1 for share, _ in shares), "whoever has none takes part all the same"
     assert all(weight == pytest.approx(len(range(count)[share]) / count) for share, weight in shares if weight)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_each_process_reads_and_augments_its_share_alone(streamed):
+    """Images, crops and flips of the whole batch, cut in two; 13 images in batches of 4."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (13, 1, 8, 8), dtype=np.uint8)
+    read = []
+
+    class Source:
+        shape = images.shape
+
+        def __getitem__(self, rows):
+            read.append(len(rows))
+            return images[rows]
+
+    def batches(rank, size):
+        held = HostImages(Source(), torch.device("cpu")) if streamed else torch.from_numpy(images)
+        data = DeviceData(held, torch.arange(13))
+        transform = BatchTransform(replace(dataset_info("digits"), padding=2, flip=True))
+        found = TrainingBatches(data, transform, 4, Seeds(1), 0, torch.arange(13) % 3, World(Launch(rank, size)))
+        return [(*batch, found.weight) for batch in found]
+
+    whole = batches(0, 1)
+    read.clear()
+    shares = [batches(rank, 2) for rank in range(2)]
+    assert not streamed or read == [2, 2, 2, 1] * 2, "the last image is read by both, and weighs nothing in the second"
+    for number, (*expected, _) in enumerate(whole):
+        parts = [shares[rank][number] for rank in range(2) if shares[rank][number][-1]]
+        assert sum(part[-1] for part in parts) == 1
+        for column, tensor in enumerate(expected):
+            assert torch.equal(torch.cat([part[column] for part in parts]), tensor)
 
 
 def finished(spec, out):

@@ -62,7 +62,10 @@ class HostImages:
         """A copy of the rows in host memory, pinned where that lets the GPU fetch it by itself."""
         index = np.arange(len(self))[rows] if isinstance(rows, slice) else rows.cpu().numpy()
         images = torch.from_numpy(np.ascontiguousarray(self.source[index]))
-        return images.pin_memory() if self.device.type == "cuda" else images
+        if self.device.type != "cuda":
+            return images
+        with torch.cuda.device(self.device):  # a new thread would take the first GPU into use
+            return images.pin_memory()
 
     def _sent(self, images: Tensor) -> Tensor:
         return images.to(self.device, non_blocking=True)

@@ -35,7 +35,7 @@ class World:
 
     Args:
         here: which of them this is.
-        hosts: the group in which they agree; ``None``: the default one, which takes tensors on the CPU too.
+        hosts: the group for tensors on the CPU; ``None``: the default one takes them.
     """
 
     def __init__(self, here: Launch | None = None, hosts: "dist.ProcessGroup | None" = None) -> None:
@@ -93,7 +93,7 @@ class World:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.shared:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self._hosts if tensor.device.type == "cpu" else None)
         return tensor
 
     def mean(self, tensors: Sequence[Tensor], weight: float) -> list[Tensor]:
