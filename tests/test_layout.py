@@ -13,7 +13,14 @@ LAYERS = ["spec", "backbones", "depth", "training", "runner", "cli"]
 BASE = {
     "errors", "tables", "seeding", "spec", "specfile", "recipe", "runs", "metrics", "stats", "theory", "__init__",
 }  # fmt: skip
-TOP = {"__main__": "cli", "bench": "cli", "bookkeeping": "runner", "together": "runner", "display": "cli", "doctor": "cli"}
+TOP = {
+    "__main__": "cli",
+    "bench": "cli",
+    "bookkeeping": "runner",
+    "together": "runner",
+    "display": "cli",
+    "doctor": "cli",
+}
 AVALANCHE_IN = ("strategies/", "benchmarks/streams/", "acn_cl/training/")
 
 
