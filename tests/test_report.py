@@ -79,7 +79,7 @@ def test_what_is_undefined_has_a_reason_and_no_number(runs):
     assert "not defined in task-incremental" in found.undefined
     not_recorded = {"peak_memory", "flops", "flops_kept", "accuracy_per_gflop", "accuracy_per_gflop_kept"}
     within = {"stability_gap", "windowed_plasticity", "windowed_forgetting"}
-    others = {"forward_transfer", "intransigence", "accuracy_under_noise"}
+    others = {"forward_transfer", "intransigence", "accuracy_under_noise", "recency_bias"}
     assert set(results.undefined) == not_recorded | within | others
 
 

@@ -93,7 +93,8 @@ class LayerProbe:
     def _direct_share(self, train: StackedPart, task: int) -> Layers:
         """‖DG‖ / ‖FG‖ at 0 … L."""
         batches = _spread(train, GRADIENT_IMAGES).plain_batches(self._transform, GRADIENT_BATCH)
-        squares = torch.stack([self._networks.direct_and_full(*batch, task) for batch in batches]).sum(0)
+        each = [self._networks.direct_and_full(*batch, task) for batch in batches]
+        squares = sum(each[1:], each[0])  # one after the other: to the last bit the same in a stack of any width
         share: Layers = (squares[:, 0] / squares[:, 1]).sqrt().tolist()
         return share
 
