@@ -17,7 +17,7 @@ from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, remove_checkpoin
 from acn_cl.runs.environment import commit, versions
 from acn_cl.runs.files import remove_parts
 from acn_cl.runs.folder import RunFolder, read_status
-from acn_cl.runs.schema import SCHEMA_VERSION
+from acn_cl.runs.schema import SCHEMA_VERSION, TABLES
 from acn_cl.runs.weights import save_weights
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
@@ -167,7 +167,11 @@ class Bookkeeper:
         return checkpoint
 
     def begin(self, run: RunLike, network: Network, stack: int, going_on: bool) -> None:
-        """Write ``spec.json``, and say if the run goes on under other circumstances than it began."""
+        """Write ``spec.json``, and say if the run goes on under other circumstances than it began.
+
+        Raises:
+            UserError: it goes on with other images.
+        """
         circumstances = {
             "device": _device_name(run.device),
             "precision": run.precision,
@@ -177,6 +181,7 @@ class Bookkeeper:
         }
         if going_on:
             self._note_other_bits(circumstances)
+            self._refuse_other_images(run.stream.data_checksum)
         self._spec: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "id": self.planned.id,
@@ -186,6 +191,7 @@ class Bookkeeper:
             "experiment": self.planned.experiment.as_dict(),
             "pins": dict(run.seeds.pins),
             "class_order": [int(c) for c in run.stream.class_order],
+            "data_checksum": run.stream.data_checksum,
             "parameters": sum(p.numel() for p in network.backbone.parameters()),
             "flops_by_depth": network.backbone.flops_by_depth(),
             **circumstances,
@@ -199,6 +205,8 @@ class Bookkeeper:
         self._progress = {"experience": 0, "experiences": run.experiences, "epoch": 0, "epochs": epochs} | self._behind
         self.folder.write_spec(self._spec)
         self.folder.write_status("running", self._progress)
+        if run.device.type == "cuda":  # what an earlier run of this process took is not this one's
+            torch.cuda.reset_peak_memory_stats(run.device)
 
     def _note_other_bits(self, here: dict[str, Any]) -> None:
         """The numbers of a run that goes on elsewhere are as good, and not the same to the last bit."""
@@ -209,6 +217,15 @@ class Bookkeeper:
                     f"{self.folder.path}: begun with {key} {written[key]}, goes on with {value}: "
                     "the last bits may differ"
                 )
+
+    def _refuse_other_images(self, here: str | None) -> None:
+        """A run whose second half saw other data is no run."""
+        begun = (self.folder.written_spec() or {}).get("data_checksum")
+        if begun is not None and begun != here:
+            raise UserError(
+                f"{self.folder.path} was begun on other images (checksum {str(begun)[:12]}, here {str(here)[:12]}); "
+                "go on where the data set is the same, or choose another --out"
+            )
 
     # What the run tells while it trains.
 
@@ -228,7 +245,7 @@ class Bookkeeper:
         save_checkpoint(self.folder.path, checkpoint)
 
     def _write_results(self, results: Results) -> None:
-        self.folder.write_results(results.accuracy, results.layers, results.timing)
+        self.folder.write_results({name: getattr(results, name) for name in TABLES})
 
     # How it ends.
 
@@ -315,7 +332,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _peak_memory(device: torch.device) -> int | None:
-    """Bytes: the most that was taken on a GPU, or by this process elsewhere, since the process began."""
+    """Bytes: the most that was taken on a GPU since the run began; elsewhere by this process since that began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":  # there is no such count there

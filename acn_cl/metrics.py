@@ -21,6 +21,7 @@ References, by the names used below:
     De Lange 2023: Continual evaluation for lifelong learning, arXiv 2205.13452
     Wu 2019: Large Scale Incremental Learning, arXiv 1905.13260
     Hou 2019: Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019
+    Masana 2022: Class-incremental learning: survey and performance evaluation, arXiv 2010.15277
     ACN 2025: Auto-Compressing Networks, arXiv 2506.09714
 """
 
@@ -148,13 +149,38 @@ def intransigence(R: ArrayLike, joint: ArrayLike) -> Floats:
 def recency_gap(R: ArrayLike) -> Floats:
     """RG = R[T-1, T-1] - 1/(T-1) Σ_{j<T-1} R[T-1, j]: how much better the newest experience is known in the end.
 
-    Ours; the accuracy's side of the recency bias of a shared output (Wu 2019 and Hou 2019 show it in the predictions,
-    which an accuracy matrix does not hold). In a task-incremental stream it is plain forgetting.
+    Ours; the accuracy's side of the recency bias of a shared output, whose predictions :func:`recency_bias` is about.
+    In a task-incremental stream it is plain forgetting.
     """
     R = _stream(R, "recency gap")
     last = _complete(R[..., -1, :], "recency gap", "the last row")
     gap: Floats = last[..., -1] - _mean(last[..., :-1])
     return gap
+
+
+def recency_bias(answers: ArrayLike) -> Floats:
+    """RB = 1/T Σ_j answers[j, T-1] / Σ_k answers[j, k] - 1/T: what the newest experience is given beyond its due.
+
+    The share of the predictions that fall among the classes of the last experience, minus the share that the truth
+    gives it; experiences weigh the same. 0: no bias; 1 - 1/T: every image is taken for one of the last experience's.
+    Ours, as a number; the bias of a shared output towards what was learned last is shown by Wu 2019 and Hou 2019, and
+    called task-recency bias by Masana 2022.
+
+    Args:
+        answers: ``(..., T, T)``, how many test images of experience j got an answer among the classes of experience k,
+            after the last of T experiences; at least 0.
+    """
+    answers = np.asarray(answers, dtype=float)
+    if answers.ndim < 2 or answers.shape[-1] != answers.shape[-2]:
+        raise ValueError(f"recency bias needs counts of shape (..., T, T), not {answers.shape}")
+    experiences = answers.shape[-1]
+    if experiences < 2:
+        raise ValueError("recency bias needs at least two experiences")
+    images = answers.sum(axis=-1)
+    if not (images > 0).all():
+        raise ValueError("recency bias needs answers to test images of every experience")
+    bias: Floats = _mean(answers[..., -1] / images) - 1 / experiences
+    return bias
 
 
 def average_anytime_accuracy(A: ArrayLike, learning: ArrayLike | None = None) -> Floats:

@@ -37,6 +37,8 @@ class Comparison:
         p_equivalent: of the two one-sided tests that a and b differ by less than the margin, corrected likewise.
         differences: a - b, one a seed.
         data: short checksum of the runs on both sides.
+        images: how many different data sets, by checksum, the runs of both sides were trained and tested on; 0: not
+            recorded.
     """
 
     measure: Measure
@@ -56,6 +58,7 @@ class Comparison:
     p_equivalent: float = np.nan
     differences: tuple[float, ...] = ()
     data: str = ""
+    images: int = 0
 
     @property
     def decided(self) -> bool:
@@ -224,7 +227,10 @@ def _comparison(factor: str, a: Result, b: Result) -> Comparison:
     differences = tuple(first[s] - second[s] for s in seeds)
     data = digest([*a.checksums, *b.checksums])
     names = (a.experiment, b.experiment)
-    return Comparison(a.measure, a.dialect, factor, *names, seeds, paired, differences=differences, data=data)
+    images = len(a.images | b.images)
+    return Comparison(
+        a.measure, a.dialect, factor, *names, seeds, paired, differences=differences, data=data, images=images
+    )
 
 
 def _corrected(family: list[Comparison], margin: float) -> list[Comparison]:

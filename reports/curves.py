@@ -98,6 +98,38 @@ def at_end_of_experiences(runs: Runs, experiments: Sequence[str], quantity: str)
     return _each(runs, experiments, lambda done: _by_run(done, means))
 
 
+def at_the_end(runs: Runs, experiments: Sequence[str], quantity: str) -> Curves:
+    """The same at the end of the stream alone."""
+
+    def last(run: Run) -> Floats:
+        rows = run.layers[(run.layers["quantity"] == quantity) & (run.layers["epoch"] == -1)]
+        rows = rows[rows["trained"] == len(run.by_depth) - 1]
+        if rows.empty:
+            raise ValueError("not recorded")
+        by_layer = rows.set_index("layer")["value"]
+        return by_layer.reindex(range(run.by_depth.shape[-1])).to_numpy(dtype=np.float64)
+
+    return _each(runs, experiments, lambda done: _by_run(done, last))
+
+
+def over_the_stream(runs: Runs, experiments: Sequence[str], quantity: str) -> Curves:
+    """A quantity of the whole network's features, after each experience 2..T."""
+
+    def course(run: Run) -> Floats:
+        rows = run.layers[(run.layers["quantity"] == quantity) & (run.layers["epoch"] == -1)]
+        rows = rows[rows["layer"] == run.by_depth.shape[-1] - 1]
+        if rows.empty:
+            raise ValueError("not recorded")
+        return rows.set_index("trained")["value"].reindex(range(1, len(run.by_depth))).to_numpy(dtype=np.float64)
+
+    return _each(runs, experiments, lambda done: _by_run(done, course), start=2)
+
+
+def recency_bias(runs: Runs, experiments: Sequence[str]) -> Curves:
+    """Share of predictions that the newest experience gets beyond its due (points), after each experience 2..T."""
+    return _each(runs, experiments, lambda done: 100 * _by_run(done, measures.recency_bias_so_far), start=2)
+
+
 def gradient_by_epoch(done: Sequence[Run]) -> tuple[Floats, int]:
     """Norm of the loss's gradient, ``(layers, moments)``, mean over runs; and the epochs of an experience.
 

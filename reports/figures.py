@@ -214,8 +214,14 @@ def by_epoch(ax: Axes, values: Floats, epochs: int) -> None:
     bar.solids.set(rasterized=False, edgecolor="face")  # a picture inside the SVG is what the page may not load
 
 
-def matrix(ax: Axes, R: Floats, cmap: str = SEQUENTIAL, limits: tuple[float, float] = (0, 100)) -> None:
-    """A (T, T) matrix in percent, rows top down; numbers in the cells while they fit."""
+def matrix(
+    ax: Axes,
+    R: Floats,
+    cmap: str = SEQUENTIAL,
+    limits: tuple[float, float] = (0, 100),
+    labels: tuple[str, str] = ("tested on experience", "after training on"),
+) -> None:
+    """A (T, T) matrix in percent, rows top down; numbers in the cells while they fit. ``labels``: of x and y."""
     image = ax.pcolormesh(R, cmap=cmap, vmin=limits[0], vmax=limits[1], edgecolors=GROUND, linewidth=0.5)
     T = len(R)
     if T <= 10:
@@ -225,7 +231,7 @@ def matrix(ax: Axes, R: Floats, cmap: str = SEQUENTIAL, limits: tuple[float, flo
     ticks = np.arange(0, T, max(1, T // 10))
     ax.set_xticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
     ax.set_yticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
-    ax.set(xlabel="tested on experience", ylabel="after training on", aspect="equal", ylim=(T, 0))
+    ax.set(xlabel=labels[0], ylabel=labels[1], aspect="equal", ylim=(T, 0))
     ax.grid(False)
     ax.tick_params(length=0)
 

@@ -14,6 +14,8 @@ from acn_cl.runs.load import Run, Runs
 WINDOW = 10
 """Evaluations in the windowed measures, as in De Lange et al. 2023's first variant."""
 
+NO_ANSWERS = "only class-incremental runs record which experience was answered"
+
 DIALECT_NOTES: dict[Dialect, str] = {
     "from-learned": "accuracy right after learning the experience, minus the final one (ACN 2025, arXiv 2506.09714; "
     "Avalanche)",
@@ -112,6 +114,20 @@ def _depth_drift(run: Run, dialect: Dialect) -> float:
         raise ValueError("drift needs at least two experiences")
     depths = depth_so_far(run)
     return float(depths[-1] - depths[0])
+
+
+def recency_bias_so_far(run: Run) -> metrics.Floats:
+    """After each experience from the second on, ``(T-1,)``."""
+    answers = run.answers
+    if not len(answers):
+        raise ValueError(NO_ANSWERS)
+    return np.array([metrics.recency_bias(answers[t, : t + 1, : t + 1]) for t in range(1, len(answers))])
+
+
+def _recency_bias(run: Run, dialect: Dialect) -> SupportsFloat:
+    if not len(run.answers):
+        raise ValueError(NO_ANSWERS)
+    return metrics.recency_bias(run.answers[-1])
 
 
 def _joint(run: Run, runs: Runs) -> Run:
@@ -387,6 +403,17 @@ MEASURES: tuple[Measure, ...] = (
         better="lower",
     ),
     Measure(
+        key="recency_bias",
+        name="Recency bias",
+        symbol="RB",
+        formula="1/T Σ_j answers[j, T] / Σ_k answers[j, k] - 1/T: the share of the predictions that the newest "
+        "experience gets in the end, minus its due; answers[j, k]: images of experience j taken for a class of k",
+        source="ours, as a number; the bias is Wu et al. 2019's (arXiv 1905.13260), named by Masana et al. 2022 (arXiv "
+        "2010.15277)",
+        value=_recency_bias,
+        better=None,
+    ),
+    Measure(
         key="accuracy_under_noise",
         name="Accuracy under noise",
         symbol="ACC-n",
@@ -450,7 +477,7 @@ MEASURES: tuple[Measure, ...] = (
         key="peak_memory",
         name="Peak memory",
         symbol="mem",
-        formula="largest memory of the process or device that ran it",
+        formula="largest memory taken on the GPU during the run, or that of the process that ran it; of a whole stack",
         source="spec.json",
         value=_recorded("peak_memory", "peak memory"),
         better="lower",

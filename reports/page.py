@@ -17,6 +17,7 @@ from acn_cl import stats
 from acn_cl.metrics import DIALECTS
 from acn_cl.reports import curves, figures, labels, words
 from acn_cl.reports.comparisons import Comparison
+from acn_cl.reports.confusion import confusions
 from acn_cl.reports.drawings import Drawing
 from acn_cl.reports.measures import COMPARED, DIALECT_NOTES, MEASURES
 from acn_cl.reports.noise import Noise
@@ -95,6 +96,8 @@ def render(
         stats=stats,
         drawings=drawings,
         matrices=_matrices(runs),
+        confusions=_confusions(runs),
+        other_images=_other_images(runs),
         palette=_palette(),
         shared=shared,
         differing=differing,
@@ -142,6 +145,27 @@ def _matrices(runs: Runs) -> dict[str, dict[str, Any]]:
             n, T = R.shape[:2]
             mean, std, _ = (part.reshape(T, T) for part in stats.band(R.reshape(n, T * T)))
             found[experiment] = {"n": n, "mean": _nested(mean), "std": _nested(std)}
+    return found
+
+
+def _confusions(runs: Runs) -> dict[str, dict[str, Any]]:
+    """The same of each experiment's confusion between experiences."""
+    return {
+        name: {"n": len(one.seeds), "mean": _nested(one.mean), "std": _nested(one.std)}
+        for name, one in confusions(runs).items()
+    }
+
+
+def _other_images(runs: Runs) -> dict[str, dict[str, list[int]]]:
+    """Experiments whose finished runs were not all on the same images: seeds by the data set's checksum."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for experiment in runs.experiments:
+        seeds: dict[str, list[int]] = {}
+        for run in runs.finished(experiment):
+            if run.data_checksum:
+                seeds.setdefault(run.data_checksum[:12], []).append(run.seed)
+        if len(seeds) > 1:
+            found[experiment] = seeds
     return found
 
 

@@ -11,24 +11,13 @@ from matplotlib.axes import Axes
 from acn_cl import stats
 from acn_cl.metrics import DIALECTS, Floats
 from acn_cl.reports import curves, figures, labels, sensitivity
+from acn_cl.reports.confusion import Confusion, confusions
 from acn_cl.reports.curves import Curve, Curves
 from acn_cl.reports.figures import slug
 from acn_cl.reports.measures import COMPARED, Measure
 from acn_cl.reports.results import Results
 from acn_cl.reports.words import digits, number
 from acn_cl.runs.load import Runs
-
-AT_EACH_LAYER = {
-    "direct_gradient_share": (
-        "direct / full gradient",
-        "Share of the direct gradient, right from the output, in the whole gradient that reaches a layer, ‖DG‖/‖FG‖.",
-    ),
-    "cka": (
-        "CKA",
-        "Similarity (linear CKA) of each layer's features before and after learning more; 1: unchanged.",
-    ),
-}
-"""Axis label and caption of what a run measures layer by layer at the end of every experience."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +56,7 @@ def plots(runs: Runs, results: Results) -> Iterator[Plot]:
         yield from panel.plane()
         yield from panel.strips()
         yield from panel.along_the_stream()
+        yield from panel.recency()
         yield from panel.by_depth()
         yield from panel.depth_over_the_stream()
         yield from panel.by_layer()
@@ -81,6 +71,7 @@ SINGLE_FIGURES = 24
 
 def _one_by_one(runs: Runs, results: Results, names: Mapping[str, str]) -> Iterator[Plot]:
     """The figures that show one experiment each."""
+    confused = confusions(runs)
     for name in results.experiments:
         if len(results.experiments) <= SINGLE_FIGURES:
             yield from _tasks(runs, name, names)
@@ -91,6 +82,22 @@ def _one_by_one(runs: Runs, results: Results, names: Mapping[str, str]) -> Itera
             title=names[name],
             caption="Accuracy matrix (%), mean over seeds.",
             draw=partial(figures.matrix, R=100 * curves.mean_matrix(runs.finished(name))),
+        )
+        yield from _confusion(name, names, confused)
+
+
+def _confusion(name: str, names: Mapping[str, str], found: Mapping[str, Confusion]) -> Iterator[Plot]:
+    if name in found:
+        yield Plot(
+            section="confusions",
+            file=slug(f"confusion-{name}"),
+            title=names[name],
+            caption="Confusion between experiences at the end of the stream (%), mean over seeds.",
+            draw=partial(
+                figures.matrix,
+                R=found[name].mean,
+                labels=("answered with a class of experience", "images of experience"),
+            ),
         )
 
 
@@ -200,6 +207,18 @@ class Panel:
                 labels=("experiences since it was learned", "forgetting (%)"),
                 dialect=dialect,
             )
+
+    def recency(self) -> Iterator[Plot]:
+        """What the newest experience is given beyond its due."""
+        yield from self._lines(
+            curves.recency_bias(self.runs, self.members),
+            section="confusion",
+            file="recency-bias",
+            caption="Recency bias: the share of predictions that fall among the newest experience's classes, minus the "
+            "share that the truth gives it, on the test images of all experiences seen. Above 0: images of older "
+            "experiences are taken for new ones.",
+            labels=("experiences learned", "recency bias (points)"),
+        )
 
     def by_depth(self) -> Iterator[Plot]:
         """Accuracy and forgetting of the sub-networks."""
@@ -311,15 +330,38 @@ class Panel:
             + (f" No shares (negative in a layer, or 0 in all): {', '.join(signed)}." if signed else ""),
             labels=("layer", "share of the importance (%)"),
         )
-        for quantity, (label, caption) in AT_EACH_LAYER.items():
-            yield from self._lines(
-                curves.at_end_of_experiences(self.runs, self.members, quantity),
-                section="layers",
-                file=quantity.replace("_", "-"),
-                caption=f"{caption} Mean over the ends of experiences.",
-                labels=("layer", label),
-                text=digits,
-            )
+        yield from self._lines(
+            curves.at_end_of_experiences(self.runs, self.members, "direct_gradient_share"),
+            section="layers",
+            file="direct-gradient-share",
+            caption="Share of the direct gradient, right from the output, in the whole gradient that reaches a layer's "
+            "output, ‖DG‖/‖FG‖, on training images of the experience just learned: mean over the ends of experiences. "
+            "Wirings without a direct path have none.",
+            labels=("layer", "direct / full gradient"),
+            text=digits,
+        )
+        yield from self.drift()
+
+    def drift(self) -> Iterator[Plot]:
+        """How far the features of the first experience have gone from what they were when it was learned."""
+        what = "linear CKA between the features of the first experience's test images now and right after learning it"
+        yield from self._lines(
+            curves.at_the_end(self.runs, self.members, "cka"),
+            section="layers",
+            file="cka",
+            caption=f"Drift: {what}, at the end of the stream, by the depth of the sub-network. 1: unchanged but for "
+            "rotation and scale.",
+            labels=("depth of the sub-network", "CKA"),
+            text=digits,
+        )
+        yield from self._lines(
+            curves.over_the_stream(self.runs, self.members, "cka"),
+            section="layers",
+            file="cka-over-the-stream",
+            caption=f"Drift over the stream: {what}, of the whole network.",
+            labels=("experiences learned", "CKA"),
+            text=digits,
+        )
 
     def _lines(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from acn_cl import __version__
 from acn_cl.errors import UserError
-from acn_cl.reports import comparisons, latex, markdown, noise, page, published
+from acn_cl.reports import comparisons, confusion, latex, markdown, noise, page, published
 from acn_cl.reports.drawings import Drawing, draw, undrawn
 from acn_cl.reports.plots import plots
 from acn_cl.reports.results import Results
@@ -48,6 +48,7 @@ class Content:
             "seeds.csv": self.results.seeds_frame(),
             "comparisons.csv": comparisons.frame(self.comparisons),
             "noise.csv": noise.frame(self.noise, self.results),
+            "confusion.csv": confusion.frame(confusion.confusions(self.runs)),
             "published.csv": published.frame(self.published),
         }
         tables = latex.tables(self.runs, self.results, self.comparisons, self.noise, self.published)

@@ -29,6 +29,7 @@ class Result:
         seeds: the finished ones.
         values: one a seed in the report's unit, ``(n,)``.
         checksums: of the runs' data, one a seed.
+        images: checksums of the data sets that the runs were trained and tested on, as far as they recorded them.
         undefined: why there is no number, or "". A measure undefined for one seed has none: half a sample is not one.
     """
 
@@ -38,6 +39,7 @@ class Result:
     seeds: tuple[int, ...]
     values: Floats
     checksums: tuple[str, ...] = ()
+    images: frozenset[str] = frozenset()
     undefined: str = ""
 
     @property
@@ -156,7 +158,8 @@ def _result(done: list[Run], measure: Measure, dialect: str, runs: Runs) -> Resu
             reasons.append(str(reason))
     seeds = tuple(run.seed for run in done)
     checksums = tuple(_checksum(run, measure, runs) for run in done)
-    return Result(done[0].experiment, measure, dialect, seeds, values, checksums, next(iter(reasons), ""))
+    images = frozenset(run.data_checksum for run in done if run.data_checksum)
+    return Result(done[0].experiment, measure, dialect, seeds, values, checksums, images, next(iter(reasons), ""))
 
 
 def _checksum(run: Run, measure: Measure, runs: Runs) -> str:

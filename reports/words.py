@@ -70,7 +70,8 @@ def verdict(comparison: Comparison, a: str, b: str) -> str:
 
     The interval is that of the amount in the sentence: of "less" if it says less.
     """
-    return " ".join(filter(None, [_verdict(comparison, a, b), _equivalence(comparison), _late(comparison)]))
+    added = [_equivalence(comparison), _late(comparison), _other_images(comparison)]
+    return " ".join(filter(None, [_verdict(comparison, a, b), *added]))
 
 
 def _verdict(comparison: Comparison, a: str, b: str) -> str:
@@ -117,6 +118,12 @@ def _late(comparison: Comparison) -> str:
     if not comparison.late:
         return ""
     return f"Declared after {comparison.late} of the runs had begun: not a test of what was said before."
+
+
+def _other_images(comparison: Comparison) -> str:
+    if comparison.images < 2:
+        return ""
+    return f"Not on the same images: the data sets behind these runs have {comparison.images} different checksums."
 
 
 def points(measure: Measure) -> str:

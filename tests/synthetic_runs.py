@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acn_cl.runs.schema import ACCURACY, LAYERS, TIMING
+from acn_cl.runs.schema import ACCURACY, CONFUSION, LAYERS, TIMING
 
 SAMPLES = 100
 
@@ -81,10 +81,12 @@ def write_run(
     compresses: bool = False,
     extra: Mapping[str, Any] | None = None,
     layers: Sequence[Mapping[str, Any]] = (),
+    answers: np.ndarray | None = None,
 ) -> Path:
     """Write ``folder/<experiment>/seed-<n>/`` and return it.
 
-    ``extra`` are keys of ``spec.json``, ``layers`` further rows of ``layers.parquet``.
+    ``extra`` are keys of ``spec.json``, ``layers`` further rows of ``layers.parquet``; ``answers``, counts (T, T, T) as
+    ``Run.answers`` gives them, make a ``confusion.parquet``, which older runs do not have.
     """
     path = folder / experiment / f"seed-{seed}"
     path.mkdir(parents=True)
@@ -150,7 +152,28 @@ def write_run(
         for phase, seconds in (("train", 1.5 + 0.1 * seed), ("evaluate", 0.25), ("save", 0.05))
     ]
     pq.write_table(pa.Table.from_pylist(timing, schema=TIMING), path / "timing.parquet")
+    if answers is not None:
+        pq.write_table(pa.Table.from_pylist(_confusion(answers), schema=CONFUSION), path / "confusion.parquet")
     return path
+
+
+def _confusion(answers: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {"trained": t, "evaluated": j, "predicted": k, "count": int(count)}
+        for (t, j, k), count in np.ndenumerate(answers)
+        if max(j, k) <= t
+    ]
+
+
+def answers(seed: int, experiences: int = 4) -> np.ndarray:
+    """Plausible counts of answers, ``(T, T, T)``: of each experience's images most go to it, many to the newest."""
+    random = np.random.default_rng(seed)
+    counts = np.zeros((experiences,) * 3, dtype=int)
+    for t in range(experiences):
+        for j in range(t + 1):
+            chances = 1 + 6.0 * (np.arange(t + 1) == j) + 8.0 * (np.arange(t + 1) == t)
+            counts[t, j, : t + 1] = random.multinomial(SAMPLES, chances / chances.sum())
+    return counts
 
 
 def _layers(seed: int, experiences: int, depth: int) -> list[dict[str, Any]]:

@@ -109,6 +109,13 @@ def test_the_manifest_holds_sha256_of_everything(source_folder: Path) -> None:
     assert set(manifest["source"]) == {"train.parquet", "test.parquet"}
 
 
+def test_the_data_sets_checksum_is_what_the_shell_gives(folder: Path) -> None:
+    """The same from a cache that is just made and from one that is opened again."""
+    first, again = load_dataset(INFO).checksum, load_dataset(INFO).checksum
+    shell = subprocess.run(["sh", "-c", "sha256sum *.npy | sha256sum"], cwd=entry(), capture_output=True, check=True)
+    assert first == again == shell.stdout.decode().split()[0]
+
+
 def flip_a_byte(entry: Path) -> None:
     with (entry / "train-images.npy").open("r+b") as file:
         file.seek(1000)

@@ -211,6 +211,15 @@ def test_digits_are_scikit_learns_and_every_fifth_of_a_class_is_a_test_image() -
         np.testing.assert_array_equal(train.images[train.labels == label], np.delete(of_class, np.s_[4::5], axis=0))
 
 
+def test_digits_have_the_checksum_of_their_arrays_as_files(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    for part in PARTS:
+        np.save(tmp_path / f"{part}-images.npy", digits.part(part).images)
+        np.save(tmp_path / f"{part}-labels.npy", digits.part(part).labels)
+    shell = subprocess.run(["sh", "-c", "sha256sum *.npy | sha256sum"], cwd=tmp_path, capture_output=True, check=True)
+    assert digits.checksum == shell.stdout.decode().split()[0]
+
+
 def test_digits_mean_and_deviation() -> None:
     pixels = load_dataset("digits").train.images / 255
     assert DATASETS["digits"].mean == (pytest.approx(pixels.mean(), abs=5e-5),)
@@ -364,6 +373,7 @@ def test_imagenet_is_decoded_when_it_is_read(folders: Path, tmp_path: Path, layo
     np.testing.assert_array_equal(images[0], images[2])
     np.testing.assert_array_equal(images[1], dataset.train.images[:1][0])
     assert not (tmp_path / "cache").exists()
+    assert dataset.checksum is None, "it would take hours"
 
 
 @pytest.mark.parametrize("size", [16, 80])

@@ -40,6 +40,7 @@ def test_one_run_is_avalanches_to_the_last_bit(tiny, tmp_path, strategy, precisi
     for name, parameter in theirs.network.state_dict().items():
         assert torch.equal(run.weights[name], parameter), name
     pd.testing.assert_frame_equal(pd.DataFrame(run.results.accuracy), pd.DataFrame(theirs.results.accuracy))
+    pd.testing.assert_frame_equal(pd.DataFrame(run.results.layers), pd.DataFrame(theirs.results.layers))
 
 
 class CountsWaits(TorchDispatchMode):

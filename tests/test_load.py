@@ -19,6 +19,7 @@ from filelock import FileLock
 from acn_cl import metrics
 from acn_cl.errors import UserError
 from acn_cl.runs.load import flatten, load_runs
+from acn_cl.runs.schema import CONFUSION
 
 synthetic = SimpleNamespace(**run_path(str(Path(__file__).with_name("synthetic_runs.py"))))
 
@@ -81,6 +82,23 @@ def test_a_trace_puts_the_moments_in_order(tmp_path):
     np.testing.assert_array_equal(A[:, 0], [0.4, 0.9, 0.3, 0.2, 0.6])
     np.testing.assert_array_equal(A[:, 1], [np.nan, np.nan, 0.4, 0.5, 0.8])
     assert metrics.stability_gap(A, learning) == pytest.approx(0.4)
+
+
+def test_answers_come_back_as_they_were_written(tmp_path):
+    counts = synthetic.answers(3)
+    synthetic.write_run(tmp_path, "a", 3, answers=counts, scenario="class-incremental")
+    synthetic.write_run(tmp_path, "older", 0)
+    runs = load_runs(tmp_path)
+    np.testing.assert_array_equal(runs.run("a", 3).answers, counts)
+    assert runs.run("older", 0).answers.shape == (0, 0, 0) and not runs.unreadable
+    assert list(runs.confusion.columns) == ["experiment", "seed", "trained", "evaluated", "predicted", "count"]
+    assert len(runs.confusion) == sum((t + 1) ** 2 for t in range(4))
+
+
+def confusion(run, **columns):
+    """Give a run a table of answers with one row, or the values that are given."""
+    row = {"trained": 1, "evaluated": 0, "predicted": 1, "count": 3} | columns
+    pq.write_table(pa.Table.from_pylist([row], schema=CONFUSION), run / "confusion.parquet")
 
 
 def test_tables_are_tidy_with_experiment_and_seed_in_front(store):
@@ -232,6 +250,22 @@ DAMAGE = {
     "rows twice": (
         lambda run: rewrite(run / "accuracy.parquet", lambda table: pa.concat_tables([table, table])),
         r"accuracy\.parquet: two rows for trained 0, step -1",
+    ),
+    "answers below nothing": (partial(confusion, count=-1), r"confusion\.parquet: column 'count' has values below 0"),
+    "answers of the year 2000000000": (
+        partial(confusion, predicted=2_000_000_000),
+        r"confusion\.parquet: damaged \(2000000001 experiences\)",
+    ),
+    "answers twice": (
+        lambda run: (
+            confusion(run),
+            rewrite(run / "confusion.parquet", lambda table: pa.concat_tables([table, table])),
+        ),
+        r"confusion\.parquet: two rows for trained 1, evaluated 0, predicted 1",
+    ),
+    "half a table of answers": (
+        lambda run: (run / "confusion.parquet").write_bytes(b"PAR1"),
+        r"confusion\.parquet: cannot be read as parquet",
     ),
     "no rows": (
         lambda run: rewrite(run / "accuracy.parquet", lambda table: table.slice(0, 0)),

@@ -95,6 +95,25 @@ def test_recency_gap_against_loops(R):
     assert metrics.recency_gap(R) == pytest.approx(R[-1, -1] - sum(R[-1, j] for j in range(T - 1)) / (T - 1))
 
 
+@given(arrays(np.int64, st.tuples(st.integers(2, 6)).map(lambda n: n * 2), elements=st.integers(0, 50)))
+def test_recency_bias_against_loops(answers):
+    answers = answers + np.eye(len(answers), dtype=int)  # nobody has no image
+    T = len(answers)
+    shares = [answers[j, T - 1] / sum(answers[j, k] for k in range(T)) for j in range(T)]
+    assert metrics.recency_bias(answers) == pytest.approx(sum(shares) / T - 1 / T)
+
+
+def test_recency_bias_by_hand():
+    assert metrics.recency_bias(np.diag([10, 20, 30])) == pytest.approx(0)
+    assert metrics.recency_bias([[0, 10], [0, 7]]) == pytest.approx(1 / 2), "everything is taken for the newest"
+    assert metrics.recency_bias([[10, 0], [30, 0]]) == pytest.approx(-1 / 2), "nothing is"
+    assert metrics.recency_bias([[75, 25], [0, 4]]) == pytest.approx((0.25 + 1) / 2 - 1 / 2), (
+        "experiences weigh the same"
+    )
+    both = np.stack([np.diag([1, 1]), [[0, 10], [0, 7]]])
+    assert metrics.recency_bias(both) == pytest.approx([0, 0.5])
+
+
 def test_what_was_not_evaluated_is_in_no_window():
     A = np.array([[0.5, np.nan], [0.9, np.nan], [0.4, 0.2], [0.6, 0.8]])
     learning = [0, 0, 1, 1]
@@ -178,6 +197,9 @@ def test_a_trace_sees_the_dip_that_the_ends_do_not():
         (lambda: metrics.forward_transfer(R, [0.1, 0.1]), "initial has one accuracy an experience"),
         (lambda: metrics.intransigence(R, [0.1, np.nan, 0.1]), "joint has entries"),
         (lambda: metrics.recency_gap([[0.5]]), "at least two experiences"),
+        (lambda: metrics.recency_bias([[5]]), "at least two experiences"),
+        (lambda: metrics.recency_bias([[5, 1], [0, 0]]), "test images of every experience"),
+        (lambda: metrics.recency_bias([5, 1]), r"counts of shape \(\.\.\., T, T\), not \(2,\)"),
         (lambda: metrics.windowed_plasticity(LOWER), "two moments within a window"),
         (lambda: metrics.windowed_forgetting(R, window=1), "at least two moments"),
         (lambda: metrics.min_accuracy(R, [0, 2, 2]), "without a gap"),

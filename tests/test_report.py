@@ -21,6 +21,7 @@ from acn_cl import metrics, stats
 from acn_cl.errors import UserError
 from acn_cl.reports import compare, curves, labels, latex, make_report, said, sensitivity, words
 from acn_cl.reports.comparisons import Comparison, compare_all, one_factor_pairs
+from acn_cl.reports.confusion import confusions
 from acn_cl.reports.figures import contrasting, slug
 from acn_cl.reports.measures import MEASURES
 from acn_cl.reports.noise import under_noise
@@ -78,7 +79,7 @@ def test_what_is_undefined_has_a_reason_and_no_number(runs):
     assert "not defined in task-incremental" in found.undefined
     not_recorded = {"peak_memory", "flops", "flops_kept", "accuracy_per_gflop", "accuracy_per_gflop_kept"}
     within = {"stability_gap", "windowed_plasticity", "windowed_forgetting"}
-    others = {"forward_transfer", "intransigence", "accuracy_under_noise"}
+    others = {"forward_transfer", "intransigence", "accuracy_under_noise", "recency_bias"}
     assert set(results.undefined) == not_recorded | within | others
 
 
@@ -430,6 +431,22 @@ def test_quantities_at_the_end_of_experiences_are_drawn_where_recorded(tmp_path)
     assert "direct-gradient-share" in drawn and "cka" not in drawn
 
 
+def test_drift_is_drawn_at_the_end_and_along_the_stream(tmp_path):
+    rows = [
+        {"trained": t, "epoch": -1, "layer": k, "quantity": "cka", "value": 1 - 0.1 * t - 0.01 * k}
+        for t in (1, 2)
+        for k in range(3)
+    ]
+    synthetic.write_run(tmp_path, "a", 0, experiences=3, depth=2, layers=rows)
+    runs = load_runs(tmp_path)
+    at_the_end = curves.at_the_end(runs, ["a"], "cka")["a"]
+    np.testing.assert_allclose(at_the_end.seeds, [[0.8, 0.79, 0.78]])
+    course = curves.over_the_stream(runs, ["a"], "cka")["a"]
+    assert course.x.tolist() == [2, 3]
+    np.testing.assert_allclose(course.seeds, [[0.88, 0.78]])
+    assert {"cka", "cka-over-the-stream"} <= {plot.file for plot in plots(runs, Results(runs))}
+
+
 def test_gradients_by_epoch_are_means_over_seeds(tmp_path):
     for seed in (0, 1):
         synthetic.write_run(tmp_path, "a", seed, experiences=3, depth=1)
@@ -522,10 +539,72 @@ def test_a_joint_run_of_other_settings_is_no_reference(tmp_path):
     assert Results(load_runs(tmp_path)).of("n", "intransigence").undefined
 
 
-def test_a_class_incremental_report_says_what_is_not_stored(tmp_path):
+def test_confusion_and_recency_bias_by_hand(tmp_path):
+    counts = [np.array([[[9, 0], [0, 0]], [[3, 1], [0, 4]]]), np.array([[[9, 0], [0, 0]], [[2, 2], [1, 3]]])]
+    for seed, answers in enumerate(counts):
+        synthetic.write_run(
+            tmp_path,
+            "a",
+            seed,
+            experiences=2,
+            scenario="class-incremental",
+            answers=answers,
+            axes={"backbone.name": "a"},
+        )
+    synthetic.write_run(tmp_path, "older", 0, experiences=2, scenario="class-incremental", axes={"backbone.name": "b"})
+    runs = load_runs(tmp_path)
+    found = confusions(runs)
+    assert list(found) == ["a"]
+    np.testing.assert_allclose(found["a"].mean, [[(75 + 50) / 2, (25 + 50) / 2], [25 / 2, (100 + 75) / 2]])
+    np.testing.assert_allclose(found["a"].std, np.sqrt(25**2 / 2))
+    results = Results(runs)
+    assert results.of("a", "recency_bias").values == pytest.approx([100 * (1.25 / 2 - 0.5), 100 * (1.25 / 2 - 0.5)])
+    assert "class-incremental" in results.of("older", "recency_bias").undefined
+    np.testing.assert_allclose(curves.recency_bias(runs, ["a", "older"])["a"].seeds, [[12.5], [12.5]])
+    drawn = {plot.file for plot in plots(runs, results)}
+    assert {"confusion-a", "recency-bias"} <= drawn and "confusion-older" not in drawn
+
+
+def test_confusion_is_in_the_page_and_the_csv(tmp_path):
+    for seed in range(3):
+        synthetic.write_run(tmp_path / "runs", "a", seed, scenario="class-incremental", answers=synthetic.answers(seed))
+    page = make_report([tmp_path / "runs"], tmp_path / "out")
+    counts = np.stack([synthetic.answers(seed)[3] for seed in range(3)])
+    mean, std = 100 * counts.mean(0) / synthetic.SAMPLES, 100 * counts.std(0, ddof=1) / synthetic.SAMPLES
+    assert f'title="of 1, taken for 4: {mean[0, 3]:.1f} ± {std[0, 3]:.1f} %"' in page.read_text()
+    written = pd.read_csv(page.with_name("confusion.csv")).pivot(index="tested", columns="answered", values="mean")
+    np.testing.assert_allclose(written, mean)
+    assert "Not shown: these runs did not record" not in page.read_text()
+
+
+def on_images(checksum):
+    return {"extra": {"data_checksum": checksum * 32}}
+
+
+def test_a_comparison_of_runs_on_other_images_says_so(tmp_path):
+    for seed in (0, 1, 2):
+        synthetic.write_run(tmp_path, "a", seed, axes={"backbone.name": "a"}, **on_images("ab"))
+        synthetic.write_run(tmp_path, "b", seed, axes={"backbone.name": "b"}, forgets=0.5, **on_images("cd"))
+        synthetic.write_run(tmp_path, "c", seed, axes={"backbone.name": "c"}, forgets=0.5, **on_images("ab"))
+        synthetic.write_run(tmp_path, "older", seed, axes={"backbone.name": "d"})
+    runs = load_runs(tmp_path)
+    found = {(c.a, c.b): words.verdict(c, c.a, c.b) for c in compare_all(runs, Results(runs))}
+    warned = {pair for pair, verdict in found.items() if "Not on the same images" in verdict}
+    assert warned == {("a", "b"), ("b", "c")}
+    assert "Not the same images" not in make_report([tmp_path], tmp_path / "out").read_text(), "each has its own"
+
+
+def test_seeds_on_other_images_are_named(tmp_path):
+    for seed, checksum in enumerate(("ab", "cd", "ab")):
+        synthetic.write_run(tmp_path / "runs", "a", seed, **on_images(checksum))
+    text = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
+    assert "<code>abababababab</code> under seeds 0, 2; <code>cdcdcdcdcdcd</code> under seed 1" in text
+
+
+def test_a_class_incremental_report_of_older_runs_says_what_is_not_stored(tmp_path):
     synthetic.write_run(tmp_path / "runs", "a", 0, scenario="class-incremental")
     text = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
-    assert "Confusion between experiences is not shown" in text
+    assert "Not shown: these runs did not record" in text
     R = synthetic.accuracy_by_depth(0)[..., -1]
     found = Results(load_runs(tmp_path / "runs")).of("a", "recency_gap").values
     assert found == pytest.approx([100 * (R[3, 3] - R[3, :3].mean())])
@@ -661,7 +740,7 @@ def test_the_docs_list_every_measure_as_the_report_prints_it():
 def test_the_docs_list_every_file(report):
     patterns = re.findall(r"^\| `([^`]+)` \|", (DOCS / "reports.md").read_text(), re.M)
     written = {p.relative_to(report.parent).as_posix() for p in report.parent.rglob("*.*")}
-    written |= {"noise.csv", "published.csv"}
+    written |= {"noise.csv", "published.csv", "confusion.csv"}
     assert [name for name in written if not any(fnmatch(name, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in written)] == []
 

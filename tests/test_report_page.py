@@ -27,7 +27,7 @@ def store(tmp_path_factory):
     ]
     folder = synthetic.write_grid(tmp_path_factory.mktemp("runs"), **more)
     axes = {"backbone.name": EVIL, "strategy.name": "si"}
-    synthetic.write_run(folder, "evil", 0, axes=axes)
+    synthetic.write_run(folder, "evil", 0, axes=axes, answers=synthetic.answers(0))
     synthetic.write_run(folder, "evil", 1, axes=axes, state="failed", error=EVIL)
     return folder
 

@@ -18,7 +18,7 @@ from acn_cl.runs.weights import load_weights
 from acn_cl.spec import Experiment
 from acn_cl.training.interrupt import Interrupted, StopRequest
 
-TABLES = ("accuracy", "layers")
+TABLES = ("accuracy", "layers", "confusion")
 
 
 class StopsAt(SupervisedPlugin):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from acn_cl.errors import UserError
 from acn_cl.runner import run
 from acn_cl.runs.folder import RunFolder, read_status
-from acn_cl.runs.schema import ACCURACY, LAYERS, TIMING
+from acn_cl.runs.schema import ACCURACY, CONFUSION, LAYERS, TIMING
 from acn_cl.runs.weights import load_weights
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
@@ -73,6 +73,7 @@ def test_a_run_folder_holds_what_the_architecture_says(tiny, tmp_path):
     assert pq.read_schema(folder / "accuracy.parquet").equals(ACCURACY)
     assert pq.read_schema(folder / "layers.parquet").equals(LAYERS)
     assert pq.read_schema(folder / "timing.parquet").equals(TIMING)
+    assert pq.read_schema(folder / "confusion.parquet").equals(CONFUSION)
     spec = json.loads((folder / "spec.json").read_text())
     assert spec["schema_version"] == 1
     assert spec["experiment"]["strategy"]["name"] == "naive"

@@ -102,6 +102,7 @@ def test_four_stacked_runs_are_four_runs_through_avalanches_call_backs(tiny, tmp
         assert farthest(run.weights, parameters) < 1e-8
         same_table(run.results.accuracy, results.accuracy)
         same_table(run.results.layers, results.layers)
+        assert {"cka", "direct_gradient_share"} <= {row["quantity"] for row in run.results.layers}
         assert watcher.learned == seen.learned == [0, 1, 2]
         assert [e[:2] for e in watcher.losses] == [e[:2] for e in seen.losses]
     assert farthest(session.runs[0].weights, session.runs[1].weights) > 1e-3, "each run is its own"
@@ -137,6 +138,8 @@ def test_whatever_the_spec_says_a_stacked_run_does_it(tiny, tmp_path, double, ch
         parameters, results, _ = alone(experiment, run.seed, tmp_path)
         assert farthest(run.weights, parameters) < 1e-8
         same_table(run.results.accuracy, results.accuracy)
+        same_table(run.results.layers, results.layers)
+        same_table(run.results.confusion, results.confusion)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -231,11 +234,13 @@ def test_a_run_of_the_stack_goes_on_alone_and_a_lone_run_in_a_stack(tiny, tmp_pa
         lone, results, _ = alone(experiment, 0, tmp_path, start=copy.deepcopy(watchers[0].checkpoints[place]))
         assert farthest(lone, whole.runs[0].weights) < 1e-8
         assert len(results.accuracy) == len(whole.runs[0].results.accuracy)
+        same_table(results.layers, whole.runs[0].results.layers)
         _, _, seen = alone(experiment, 1, tmp_path)
         both = [watchers[0].checkpoints[place], seen.checkpoints[place]]
         again, _ = stacked(jobs, "vmapped", starts=copy.deepcopy(both))
         for run, before in zip(again.runs, whole.runs, strict=True):
             assert farthest(run.weights, before.weights) < 1e-8
+            same_table(run.results.layers, before.results.layers)
 
 
 class StopsAfter(StopRequest):
@@ -307,6 +312,7 @@ def test_out_of_memory_halves_the_stack_and_loses_nothing(tiny, double, free):
     for run, before in zip(session.runs, whole.runs, strict=True):
         assert farthest(run.weights, before.weights) == 0
         assert table(run.results) == table(before.results)
+        assert table(run.results, "layers") == table(before.results, "layers")
 
 
 def test_one_run_that_does_not_fit_is_a_failure_of_its_own(tiny):

@@ -68,14 +68,15 @@ def test_without_a_wish_a_cpu_trains_run_by_run_with_the_lean_step(tiny, tmp_pat
 
 @pytest.mark.parametrize("epochs", [1, 3, 8, 14])
 def test_a_stack_that_was_stopped_ends_in_the_same_numbers(tiny, tmp_path, epochs, stopped):
-    run(experiment(tiny), tmp_path / "whole")
-    stopped(experiment(tiny), tmp_path / "cut", epochs)
+    stream = STREAM | {"scenario": "class-incremental" if epochs == 3 else "task-incremental"}
+    run(experiment(tiny, stream=stream), tmp_path / "whole")
+    stopped(experiment(tiny, stream=stream), tmp_path / "cut", epochs)
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "cut").rglob("status.json")]
     assert states == ["failed"] * 3
-    assert [o.state for o in run(experiment(tiny), tmp_path / "cut")] == ["done"] * 3
+    assert [o.state for o in run(experiment(tiny, stream=stream), tmp_path / "cut")] == ["done"] * 3
     for seed in SEEDS:
         pd.testing.assert_frame_equal(accuracy(tmp_path / "whole", seed), accuracy(tmp_path / "cut", seed))
-        for table in ("layers", "accuracy"):
+        for table in ("layers", "accuracy", "confusion"):
             one, other = (
                 pd.read_parquet(tmp_path / f / f"experiment/seed-{seed}/{table}.parquet") for f in ("whole", "cut")
             )

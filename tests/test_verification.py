@@ -35,6 +35,7 @@ def made(tmp_path_factory):
             rows += [{**row, "condition": "gaussian-0.1"} for row in rows if row["trained"] == 3]
             extra = {**synthetic.measured(5)["extra"], "comparisons": comparisons}
             more = {"settings": settings, "depth": 5, "rows": rows, "extra": extra}
+            more |= {"answers": synthetic.answers(seed)} if name == "a" else {}
             synthetic.write_run(folder / "runs", name, seed, axes={"backbone.name": name}, **more)
     (folder / "theirs.csv").write_text("0.9,\n0.5,0.8\n")
     make_report([folder / "runs", folder / "theirs.csv"], folder / "report", equivalence=3.0)
@@ -86,6 +87,8 @@ def test_report_and_runs_may_have_moved(copy):
         ("results.csv", r"average_accuracy,,%,3,(\d+\.\d+)", "results.csv:2 · a average_accuracy · mean"),
         ("seeds.csv", r"a,0,average_accuracy,,%,(\d+\.\d+)", "seeds.csv:2 · a 0 average_accuracy · value"),
         ("noise.csv", r"gaussian-0.1,%,3,(\d+\.\d+)", "noise.csv:3 · a gaussian-0.1 % · mean"),
+        ("report.html", r"of 1, taken for 4: (\d+\.\d)", "report.html · confusion"),
+        ("confusion.csv", r"a,1,1,%,3,(\d+\.\d+)", "confusion.csv:2 · a 1 1 · mean"),
         ("comparisons.csv", r"0 1 2,(-\d+\.\d+)", "comparisons.csv:2"),
         ("results.md", r"\| a \| 3 \| (\d+\.\d)", "results.md:3"),
         ("tables/summary-max-all.tex", r"a & 3 & (\d+\.\d)", "tables/summary-max-all.tex:"),
@@ -183,9 +186,10 @@ def test_a_margin_that_makes_no_sense_is_refused(made, capsys):
     assert "margin of equivalence" in capsys.readouterr().err
 
 
-def test_a_runs_checksum_is_what_the_shell_gives(made):
-    path = made / "runs" / "a" / "seed-0"
-    files = "accuracy.parquet layers.parquet spec.json timing.parquet"
+@pytest.mark.parametrize(("name", "confusion"), [("a", " confusion.parquet"), ("b", "")])
+def test_a_runs_checksum_is_what_the_shell_gives(made, name, confusion):
+    path = made / "runs" / name / "seed-0"
+    files = f"accuracy.parquet{confusion} layers.parquet spec.json timing.parquet"
     shell = subprocess.run(["sh", "-c", f"sha256sum {files} | sha256sum"], cwd=path, capture_output=True, check=True)
     assert checksum_of(path) == shell.stdout.decode().split()[0]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad
 from torch.nn import functional as F
 
 from acn_cl.backbones.backbone import Backbone
@@ -70,7 +71,7 @@ def gradient_parts(backbone: Backbone, head: Head, images: Tensor, labels: Tenso
         raise UserError("direct and mediated gradients need a backbone of blocks and a wiring, not one of one piece")
     return split_gradient(
         backbone.wiring,
-        list(backbone.blocks),  # type: ignore[arg-type]
+        _blocks(backbone),
         backbone.embedding(images),
         lambda state: F.cross_entropy(head(backbone.features(state)), labels),
     )
@@ -127,15 +128,71 @@ def split_gradient(
     return GradientParts(direct=[direct] * len(full), mediated=mediated, full=full)
 
 
+def has_direct_path(backbone: Backbone) -> bool:
+    """Whether :func:`gradient_parts` and :func:`direct_and_full` are defined for it."""
+    return isinstance(backbone, LayeredBackbone) and not _refusal(backbone.wiring, _blocks(backbone))
+
+
+def direct_and_full(backbone: LayeredBackbone, head: Head, images: Tensor, labels: Tensor) -> Tensor:
+    """Squared norms of DG and of FG at the embedding and each layer's output, (2, L + 1), in float64.
+
+    Of the summed cross-entropy of the images, so that those of several batches add up:
+    ``(direct / full).sqrt()`` is :meth:`GradientParts.direct_share` of all of them. FG is the gradient by something
+    that is added to a layer's output, DG by something that is added to the network's, before norm and pooling. Without
+    hooks and without ``backward``, so it works under ``torch.func.vmap`` and leaves the parameters' ``.grad`` alone.
+
+    Args:
+        backbone: for which :func:`has_direct_path` holds; used in the mode that it is in.
+        head: features (B, d) -> logits (B, C).
+        images: (B, C, H, W), float.
+        labels: (B,), class indices.
+    """
+    x0 = backbone.embedding(images)
+    blocks = _blocks(backbone)
+
+    def loss(added: Tensor, added_at_the_end: Tensor) -> Tensor:
+        shifted = [_Shifted(block, shift) for block, shift in zip(blocks, added[1:], strict=True)]
+        *_, y = backbone.wiring.states(x0 + added[0], shifted)
+        return F.cross_entropy(head(backbone.features(y + added_at_the_end)), labels, reduction="sum")
+
+    nothing = torch.zeros_like(x0)
+    by_layer, at_the_end = grad(loss, argnums=(0, 1))(nothing.expand(len(blocks) + 1, *x0.shape), nothing)
+    full = by_layer.flatten(1).double().square().sum(1)
+    return torch.stack([at_the_end.double().square().sum().expand_as(full), full])
+
+
+class _Shifted:
+    """A block whose output has something added to it."""
+
+    def __init__(self, block: Block, shift: Tensor) -> None:
+        self._block, self._shift = block, shift
+        self.contains_input = block.contains_input
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shifted: Tensor = self._block(x) + self._shift
+        return shifted
+
+
+def _blocks(backbone: LayeredBackbone) -> list[Block]:
+    return list(backbone.blocks)  # type: ignore[arg-type]
+
+
 def _require_direct_path(wiring: Wiring, blocks: Sequence[Block]) -> None:
+    if refusal := _refusal(wiring, blocks):
+        raise UserError(refusal)
+
+
+def _refusal(wiring: Wiring, blocks: Sequence[Block]) -> str:
+    """Why gradients cannot be split here; empty where they can."""
     if wiring.direct_path is None:
-        raise UserError(f"{type(wiring).__name__} has no direct path to the output; wirings with one: acn, residual")
+        return f"{type(wiring).__name__} has no direct path to the output; wirings with one: acn, residual"
     closing = [block for block in blocks if block.contains_input]
     if wiring.direct_path == "skip" and closing:
-        raise UserError(
+        return (
             f"{type(closing[0]).__name__} blocks leave no identity path in a residual wiring, so there is no direct "
             f"gradient; use the block 'mixer', or the wiring 'acn'"
         )
+    return ""
 
 
 def _gradients(loss: Tensor, *groups: list[Tensor]) -> list[list[Tensor]]:

@@ -26,6 +26,8 @@ class Probe:
     """(L + 1,), mean cross-entropy in nats."""
     samples: int
     """Images behind each number."""
+    answers: NDArray[np.int64]
+    """(C,), how often the whole network gave each answer."""
 
 
 def probe(backbone: Backbone, head: Head, images: Tensor, labels: Tensor, batch_size: int = 256) -> Probe:
@@ -45,18 +47,39 @@ def probe(backbone: Backbone, head: Head, images: Tensor, labels: Tensor, batch_
 
 def probe_batches(backbone: Backbone, head: Head, batches: Iterable[tuple[Tensor, Tensor]]) -> Probe:
     """As :func:`probe`, on batches of images (B, C, H, W) and labels (B,) that are made as they are needed."""
-    scores: list[Tensor] = []
+    found: list[Tensor] = []
     samples = 0
     with evaluation_mode(backbone), torch.no_grad():
         for images, labels in batches:
-            logits = _logits(backbone, head, images)
-            expected = labels.expand(len(logits), -1)
-            loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none")
-            scores.append(torch.stack([(logits.argmax(-1) == expected).sum(1), loss.sum(1, dtype=torch.float64)]))
+            found.append(scores(_logits(backbone, head, images), labels))
             samples += len(labels)
     # One transfer at the end, not one a batch.
-    accuracy, mean_loss = torch.stack(scores).sum(0).cpu().numpy() / samples
-    return Probe(accuracy=accuracy, loss=mean_loss, samples=samples)
+    accuracy, loss, answers = split_scores(torch.stack(found).sum(0).cpu(), backbone.depth)
+    return Probe(accuracy.numpy() / samples, loss.numpy() / samples, samples, answers.long().numpy())
+
+
+def scores(logits: Tensor, labels: Tensor) -> Tensor:
+    """What a batch adds to the sub-networks' scores: right answers, losses in nats, and the whole network's answers.
+
+    Args:
+        logits: (L + 1, B, C).
+        labels: (B,).
+
+    Returns:
+        (2 (L + 1) + C,) float64, for :func:`split_scores`; works under ``torch.func.vmap``.
+    """
+    expected = labels.expand(len(logits), -1)
+    chosen = logits.argmax(-1)
+    loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none").sum(1, dtype=torch.float64)
+    each_class = torch.arange(logits.shape[-1], device=logits.device)
+    answers = (chosen[-1, :, None] == each_class).sum(0, dtype=torch.float64)
+    return torch.cat([(chosen == expected).sum(1, dtype=torch.float64), loss, answers])
+
+
+def split_scores(found: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of :func:`scores` apart: right answers (…, L + 1), losses (…, L + 1), answers by class (…, C)."""
+    right, loss, answers = found.tensor_split([depth + 1, 2 * (depth + 1)], -1)
+    return right, loss, answers
 
 
 def accuracy_by_depth(

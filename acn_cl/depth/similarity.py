@@ -24,10 +24,15 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"features of the same images, (N, p) and (N, q), not {tuple(x.shape)} and {tuple(y.shape)}")
-    x, y = (features.double() - features.double().mean(0) for features in (x, y))
+    return float(linear_cka_each(x[None], y[None]))
+
+
+def linear_cka_each(x: Tensor, y: Tensor) -> Tensor:
+    """:func:`linear_cka` of each of K pairs, float64: (K, N, p) and (K, N, q) -> (K,)."""
+    x, y = (features.double() - features.double().mean(1, keepdim=True) for features in (x, y))
     norm = torch.linalg.matrix_norm
-    scale = norm(x.T @ x) * norm(y.T @ y)
-    return float(norm(x.T @ y) ** 2 / scale) if scale > 0 else float("nan")
+    scale = norm(x.mT @ x) * norm(y.mT @ y)
+    return torch.where(scale > 0, norm(x.mT @ y) ** 2 / scale, torch.nan)
 
 
 def cka_by_depth(before: Backbone, after: Backbone, images: Tensor, batch_size: int = 256) -> NDArray[np.float64]:
@@ -43,8 +48,10 @@ def cka_by_depth(before: Backbone, after: Backbone, images: Tensor, batch_size: 
     """
     if before.depth != after.depth:
         raise ValueError(f"checkpoints of the same depth, not {before.depth} and {after.depth}")
-    pairs = zip(_features(before, images, batch_size), _features(after, images, batch_size), strict=True)
-    return np.array([linear_cka(x, y) for x, y in pairs])
+    cka: NDArray[np.float64] = linear_cka_each(
+        _features(before, images, batch_size), _features(after, images, batch_size)
+    ).numpy(force=True)
+    return cka
 
 
 def _features(backbone: Backbone, images: Tensor, batch_size: int) -> Tensor:

@@ -170,10 +170,10 @@ def _read(folder: Path) -> Checkpoint:
 
     manifest = _json(folder / MANIFEST)
     check_version(manifest.get("schema_version"), folder / MANIFEST)
-    _check_sums(folder, manifest)
+    known = _check_sums(folder, manifest)
     try:
         tables: dict[str, Any] = {
-            name: read_table(folder / f"{name}.parquet", schema).to_dict("records") for name, schema in TABLES.items()
+            name: read_table(folder / f"{name}.parquet", TABLES[name]).to_dict("records") for name in known
         }
         experience, epoch, batch = (int(manifest[key]) for key in ("experience", "epoch", "batch"))
         plain = _json(folder / PLAIN)
@@ -183,11 +183,14 @@ def _read(folder: Path) -> Checkpoint:
         raise Damaged(f"it cannot be read ({type(error).__name__})") from None
 
 
-def _check_sums(folder: Path, manifest: dict[str, Any]) -> None:
+def _check_sums(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """See that every file is what was written. Returns the names of the tables: an earlier version had fewer."""
     sums, sizes = (value if isinstance(value := manifest.get(key), dict) else {} for key in ("sha256", "bytes"))
-    for name in (TENSORS, PLAIN, *(f"{table}.parquet" for table in TABLES)):
+    tables = [table for table in TABLES if f"{table}.parquet" in sums]
+    for name in (TENSORS, PLAIN, *(f"{table}.parquet" for table in tables)):
         if not _is_as_written(folder / name, sizes.get(name), sums.get(name)):
             raise Damaged(f"{name} is missing or is not what was written")
+    return tables
 
 
 def _is_as_written(path: Path, size: object, checksum: object) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from acn_cl.errors import UserError
 from acn_cl.runs.files import remove_parts, write_json, write_rows
 from acn_cl.runs.reading import Damaged, read_json
-from acn_cl.runs.schema import ACCURACY, LAYERS, SCHEMA_VERSION, STATES, TIMING, check_version
+from acn_cl.runs.schema import SCHEMA_VERSION, STATES, TABLES, check_version
 
 LOCK = "run.lock"
 STATUS = "status.json"
@@ -171,13 +172,10 @@ class RunFolder:
             },
         )
 
-    def write_results(
-        self, accuracy: list[dict[str, Any]], layers: list[dict[str, Any]], timing: list[dict[str, Any]]
-    ) -> None:
-        """Write the three tables, whole."""
-        write_rows(self.path / "accuracy.parquet", ACCURACY, accuracy)
-        write_rows(self.path / "layers.parquet", LAYERS, layers)
-        write_rows(self.path / "timing.parquet", TIMING, timing)
+    def write_results(self, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Write every table, whole: rows by the name of the table."""
+        for name, schema in TABLES.items():
+            write_rows(self.path / f"{name}.parquet", schema, rows[name])
 
 
 def _now() -> str:

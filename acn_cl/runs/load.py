@@ -38,6 +38,7 @@ OPTIONAL: dict[str, type] = {
 MOST_CELLS = 50_000_000
 """Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB. A larger number is a damaged one."""
 LEAST = {"trained": -1, "step": -1, "evaluated": 0, "depth": 0, "samples": 0}
+CONFUSED = ["trained", "evaluated", "predicted"]
 ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
 NOT_THE_EXPERIMENT = ("name", "about", "seeds", "device", "engine", "checkpoint", "loggers", "stream.download")
 """Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
@@ -53,7 +54,7 @@ class Run:
         seed: the run's seed.
         spec: ``spec.json`` as it is.
         status: what the run was doing last; ``died`` when it says running but nobody holds its lock.
-        accuracy, layers, timing: the tidy tables of :mod:`acn_cl.runs.schema`; empty where not yet written.
+        accuracy, layers, timing, confusion: the tidy tables of :mod:`acn_cl.runs.schema`; empty where not written.
         checksum: SHA-256 over the run's data as :func:`checksum_of` has it; of somebody's CSV, that of the file.
         imported: whether it is somebody's accuracy matrix, of which nothing else is known.
     """
@@ -66,6 +67,7 @@ class Run:
     accuracy: pd.DataFrame = field(repr=False)
     layers: pd.DataFrame = field(repr=False)
     timing: pd.DataFrame = field(repr=False)
+    confusion: pd.DataFrame = field(repr=False)
     checksum: str = ""
     imported: bool = False
 
@@ -112,6 +114,25 @@ class Run:
         rows = rows[(rows["step"] == -1) & (rows["trained"] == learned - 1) & (rows["depth"] == 0)]
         by_experience = rows.set_index("evaluated")["samples"].reindex(range(learned), fill_value=0)
         return by_experience.to_numpy(dtype=np.int64)
+
+    @property
+    def data_checksum(self) -> str:
+        """Of the data set's images and labels; empty where the run did not record one."""
+        return str(self.spec.get("data_checksum") or "")
+
+    @cached_property
+    def answers(self) -> NDArray[np.int64]:
+        """Confusion between experiences, ``(T, T, T)``; empty, ``(0, 0, 0)``, where the run has none.
+
+        ``answers[t, j, k]``: how many test images of experience j got an answer among the classes of experience k after
+        training on experience t; of the whole network.
+        """
+        rows = self.confusion
+        learned = len(self.by_depth) if len(rows) else 0
+        rows = rows[rows[CONFUSED].max(axis=1) < learned]
+        counts = np.zeros((learned, learned, learned), dtype=np.int64)
+        counts[tuple(rows[name] for name in CONFUSED)] = rows["count"]
+        return counts
 
     @property
     def conditions(self) -> list[str]:
@@ -249,6 +270,11 @@ class Runs:
         return None if found is run else found
 
     @cached_property
+    def confusion(self) -> pd.DataFrame:
+        """All runs' counts of answers by experience, ``experiment`` and ``seed`` in front."""
+        return self._together("confusion")
+
+    @cached_property
     def _finished(self) -> dict[tuple[str, int, str], Run]:
         done = [run for run in self.runs if run.status.state == "done" and not run.imported]
         return {(_strategy(run), run.seed, _but_its_strategy(run)): run for run in done}
@@ -300,16 +326,18 @@ def read_run(path: Path) -> Run:
     """
     spec = _spec(path / "spec.json")
     status = read_status(path)
-    accuracy, layers, timing = (_table(path / f"{name}.parquet") for name in TABLES)
-    _check_accuracy(path / "accuracy.parquet", accuracy, done=status.state == "done")
+    tables = {name: _table(path / f"{name}.parquet") for name in TABLES}
+    _check_accuracy(path / "accuracy.parquet", tables["accuracy"], done=status.state == "done")
+    _check_confusion(path / "confusion.parquet", tables["confusion"])
     own = (path, spec["id"], spec["seed"], spec, status)
-    return Run(*own, accuracy, layers, timing, checksum_of(path))
+    return Run(*own, **tables, checksum=checksum_of(path))
 
 
 def checksum_of(path: Path) -> str:
     """SHA-256 of a run's data: of the lines that ``sha256sum`` prints for its spec and tables, those that are there.
 
-    The same as ``sha256sum accuracy.parquet layers.parquet spec.json timing.parquet | sha256sum`` in the folder.
+    The same as ``sha256sum accuracy.parquet confusion.parquet layers.parquet spec.json timing.parquet | sha256sum`` in
+    the folder; older runs have no ``confusion.parquet``.
     """
     names = sorted([*(f"{name}.parquet" for name in TABLES), "spec.json"])
     files = [path / name for name in names if (path / name).exists()]
@@ -334,9 +362,9 @@ def _imported(file: Path) -> list[Run]:
 
 def _as_run(file: Path, matrix: Matrix, checksum: str) -> Run:
     spec = {"id": matrix.experiment, "seed": matrix.seed, "experiment": {}, "axes": {}, "notes": matrix.notes}
-    layers, timing = (pd.DataFrame(TABLES[name].empty_table().to_pandas()) for name in ("layers", "timing"))
+    tables = {name: pd.DataFrame(schema.empty_table().to_pandas()) for name, schema in TABLES.items()}
     own = (file, matrix.experiment, matrix.seed, spec, Status("done"))
-    return Run(*own, matrix.accuracy, layers, timing, checksum, imported=True)
+    return Run(*own, **(tables | {"accuracy": matrix.accuracy}), checksum=checksum, imported=True)
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -392,10 +420,24 @@ def _check_accuracy(path: Path, table: pd.DataFrame, *, done: bool) -> None:
     moments = len(table[["trained", "step"]].drop_duplicates())
     if max(learned, moments) * max(learned, 1) * depths > MOST_CELLS:
         raise UserError(f"{path}: damaged ({learned} experiences at {depths} depths)")
-    repeated = table.duplicated(ONE_ROW_EACH)
+    _check_once(path, table, ONE_ROW_EACH)
+
+
+def _check_once(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
+    repeated = table.duplicated(columns)
     if repeated.any():
-        row = table[repeated].iloc[0][ONE_ROW_EACH].to_dict()
+        row = table[repeated].iloc[0][columns].to_dict()
         raise UserError(f"{path}: two rows for {', '.join(f'{key} {value}' for key, value in row.items())}")
+
+
+def _check_confusion(path: Path, table: pd.DataFrame) -> None:
+    for name in (*CONFUSED, "count"):
+        if (table[name] < 0).any():
+            raise UserError(f"{path}: column {name!r} has values below 0")
+    experiences = int(table[CONFUSED].to_numpy().max()) + 1 if len(table) else 0
+    if experiences**3 > MOST_CELLS:
+        raise UserError(f"{path}: damaged ({experiences} experiences)")
+    _check_once(path, table, CONFUSED)
 
 
 def _merged(runs: Sequence[Run]) -> list[Run]:

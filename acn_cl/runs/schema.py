@@ -5,6 +5,7 @@
                       ``flops_by_depth`` (one image forward, sub-networks 0..L), ``data_checksum`` of the data set
 ``accuracy.parquet``  one row an (experience trained, experience evaluated, depth): see :data:`ACCURACY`
 ``layers.parquet``    one row a (experience, epoch, layer, quantity): see :data:`LAYERS`
+``confusion.parquet`` one row a (experience trained, experience tested, experience answered): see :data:`CONFUSION`
 ``timing.parquet``    one row a phase of the run: see :data:`TIMING`
 ``status.json``       state, progress, the error if any
 ``checkpoints/``      the weights
@@ -49,13 +50,22 @@ LAYERS = pa.schema(
 TIMING = pa.schema(
     [
         ("trained", pa.int32()),
-        ("phase", pa.string()),  # train | evaluate | save
+        ("phase", pa.string()),  # train | evaluate | probe | save
         ("seconds", pa.float64()),
         ("samples", pa.int64()),
     ]
 )
 
-TABLES = {"accuracy": ACCURACY, "layers": LAYERS, "timing": TIMING}
+CONFUSION = pa.schema(  # of class-incremental runs: the whole network, clean test images, ends of experiences
+    [
+        ("trained", pa.int32()),  # index of the last experience learned
+        ("evaluated", pa.int32()),  # index of the experience that the images are of
+        ("predicted", pa.int32()),  # index of the experience whose class was answered
+        ("count", pa.int64()),  # images; a pair that has none has no row
+    ]
+)
+
+TABLES = {"accuracy": ACCURACY, "layers": LAYERS, "timing": TIMING, "confusion": CONFUSION}
 
 STATES = ("running", "done", "failed")
 

@@ -39,6 +39,8 @@ def evaluate(
 
 def _together(own: Probe, world: World) -> Probe:
     """What all processes' images give."""
-    sums = np.stack([np.rint(own.accuracy * own.samples), own.loss * own.samples, np.full_like(own.loss, own.samples)])
-    right, loss, samples = world.sum(torch.from_numpy(sums)).numpy()
-    return Probe(right / samples, loss / samples, int(samples[0]))
+    depths = len(own.loss)
+    sums = [np.rint(own.accuracy * own.samples), own.loss * own.samples, own.answers, [own.samples]]
+    all_ = world.sum(torch.from_numpy(np.concatenate(sums))).numpy()
+    right, loss, answers, (samples,) = np.split(all_, [depths, 2 * depths, -1])
+    return Probe(right / samples, loss / samples, int(samples), answers.astype(np.int64))

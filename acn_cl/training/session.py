@@ -1,7 +1,7 @@
 """One run from its spec: build the network, learn the stream, experience by experience, and measure."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,13 @@ from acn_cl.training.evaluate import evaluate
 from acn_cl.training.heads import Heads
 from acn_cl.training.images import placed
 from acn_cl.training.interrupt import StopRequest
+from acn_cl.training.layer_probe import Alone, LayerProbe
 from acn_cl.training.learner import Learner
 from acn_cl.training.network import Network
 from acn_cl.training.placement import bytes_of, fits, in_words, parts_of
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import Resume, Saving, can_resume, capture, restore
+from acn_cl.training.stack_data import StackedPart
 from acn_cl.training.watch import LayerWatch, StepEvaluation, importance_by_layer
 from acn_cl.training.world import World
 
@@ -54,6 +56,22 @@ class Results:
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     timing: list[dict[str, Any]] = field(default_factory=list)
+    confusion: list[dict[str, Any]] = field(default_factory=list)
+
+    def note_confusion(self, trained: int, evaluated: int, heads: Heads, answers: Sequence[float]) -> None:
+        """Add which experiences the answers belong to, where all experiences share one growing output.
+
+        Args:
+            trained: the last experience learned.
+            evaluated: the one tested.
+            heads: of class-incremental networks; others have no confusion between experiences.
+            answers: how often each class was answered, by label.
+        """
+        if heads.scenario == "class-incremental":
+            for predicted, units in enumerate(heads.units[: len(heads.blocks)]):
+                if count := int(sum(answers[label] for label in units)):
+                    row = {"trained": trained, "evaluated": evaluated, "predicted": predicted, "count": count}
+                    self.confusion.append(row)
 
 
 class Session:
@@ -93,6 +111,7 @@ class Session:
             note(in_words(size, self.device))
         self._tests = [self._placed(e.test) for e in self.stream.experiences]
         self._validations = [self._placed(e.validation) if e.validation else None for e in self.stream.experiences]
+        self._probe = LayerProbe(Alone(self.network), _as_stack(self._tests[0]), self._transform)
 
     @property
     def experiences(self) -> int:
@@ -133,6 +152,7 @@ class Session:
             self._learn(learner, benchmark.train_stream[index], index)
             self._evaluate(index, -1)
             self._note_importance(index)
+            self._probe_layers(index)
             if index == self.experiences - 1:
                 self._evaluate_corrupted(index)
             self._save(learner, watcher, (index + 1, 0, 0))
@@ -151,6 +171,7 @@ class Session:
         started = time.perf_counter()
         between = position[1:] == (0, 0)
         checkpoint = capture(learner, self.strategy, self._watch, position)
+        checkpoint.tensors |= self._probe.state(0)
         checkpoint.plain["spent"] = 0.0 if between else started - self._began
         checkpoint.tables = {name: list(getattr(self.results, name)) for name in TABLES}
         watcher.save(checkpoint)
@@ -159,6 +180,7 @@ class Session:
     def _go_on(self, learner: Learner, start: Checkpoint) -> None:
         self.results = Results(**start.tables)
         self._spent = start.plain["spent"]
+        self._probe.load([start.tensors])
         restore(learner, self.strategy, start)
         if (start.epoch, start.batch) != (0, 0):
             learner.resume = Resume(start, self.strategy, self._watch)
@@ -215,6 +237,8 @@ class Session:
         self, trained: int, step: int, index: int, part: str, data: DeviceData, condition: str = "clean"
     ) -> None:
         scores = evaluate(self.network, data, self._transform, index, self.precision, self.world)
+        if (step, part, condition) == (-1, "test", "clean"):
+            self.results.note_confusion(trained, index, self.network.heads, scores.answers)
         for depth, (accuracy, loss) in enumerate(zip(scores.accuracy, scores.loss, strict=True)):
             self.results.accuracy.append(
                 {
@@ -235,6 +259,13 @@ class Session:
             self.results.layers.append(
                 {"trained": experience, "epoch": epoch, "layer": layer, "quantity": quantity, "value": value}
             )
+
+    def _probe_layers(self, experience: int) -> None:
+        started = time.perf_counter()
+        train, task = self._data[experience], self.stream.task_label(experience)
+        for quantity, (values,) in self._probe.after(experience, _as_stack(train), task).items():
+            self._note_layers(experience, -1, quantity, values)
+        self._note_time(experience, "probe", time.perf_counter() - started, 0)
 
     def _note_importance(self, experience: int) -> None:
         of_weights = getattr(self.strategy, "importance", None)
@@ -283,6 +314,10 @@ def build_network(experiment: Experiment, seeds: Seeds, stream: Any) -> Network:
         random_state=lambda index: own_random_state(seeds.integer("initialisation", HEADS, index)),
     )
     return Network(backbone, heads)
+
+
+def _as_stack(data: DeviceData) -> StackedPart:
+    return StackedPart(data.images, torch.arange(len(data))[None], data.labels[None])
 
 
 def _evaluation_plugin(names: tuple[str, ...], folder: Path, world: World) -> EvaluationPlugin:

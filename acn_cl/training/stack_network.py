@@ -1,13 +1,14 @@
 """The networks of a stack: one module that says what is computed, and every parameter with a leading run axis."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
+from acn_cl.depth.probing import scores
 from acn_cl.training.device import autocast
 from acn_cl.training.loss import cross_entropy
 from acn_cl.training.network import Network
@@ -30,7 +31,6 @@ class StackedNetwork:
         self._heads = [network.heads for network in networks]
         self._alone = self.template.heads.scenario == "task-incremental" and not self.template.heads.common_labels
         self._answerer = copy.deepcopy(self.template) if self._alone else self.template
-        self._depths = _EveryDepth(self._answerer)
         self.parameters = _stacked([dict(network.named_parameters()) for network in networks], device)
 
     def grow(self, experience: int) -> None:
@@ -78,15 +78,16 @@ class StackedNetwork:
         return answers
 
     def scores(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, index: int) -> Tensor:
-        """One run's sub-networks 0 … L on (B, C, H, W): (2, L + 1) float64, right answers and summed losses in nats."""
-        named = {f"network.{name}": p for name, p in parameters.items()}
+        """One run's sub-networks 0 … L on (B, C, H, W), in the run's precision: as ``acn_cl.depth.probing.scores``."""
         with autocast(self.device, self._precision):
-            logits = functional_call(self._depths, named, (images, index))
-        expected = labels.expand(len(logits), -1)
-        loss = F.cross_entropy(logits.float().movedim(-1, 1), expected, reduction="none")
-        return torch.stack(
-            [(logits.argmax(-1) == expected).sum(1, dtype=torch.float64), loss.sum(1, dtype=torch.float64)]
-        )
+            logits = self.ask(_every_depth, parameters, images, index)
+        return scores(logits, labels)
+
+    def ask(self, question: Callable[..., Tensor], parameters: Mapping[str, Tensor], *inputs: Any) -> Tensor:
+        """``question(network, *inputs)`` of the network that has one run's parameters; no autocast."""
+        named = {f"network.{name}": p for name, p in parameters.items()}
+        answer: Tensor = functional_call(_Asked(self._answerer, question), named, inputs)
+        return answer
 
     def moved_names(self, images: Tensor, labels: Tensor, experience: int) -> list[str]:
         """Parameters that the loss of ``experience`` depends on; the others have no gradient, which is not a zero one.
@@ -106,17 +107,23 @@ class StackedNetwork:
         return {name: tensor[run] for name, tensor in self.parameters.items()}
 
 
-class _EveryDepth(nn.Module):
-    """A network's logits at every depth: images -> (L + 1, B, classes)."""
+class _Asked(nn.Module):
+    """A function of a network as a module, which is what ``functional_call`` takes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, question: Callable[..., Tensor]) -> None:
         super().__init__()
         self.network = network
+        self._question = question
 
-    def forward(self, images: Tensor, experience: int) -> Tensor:
-        features = self.network.backbone.forward_depths(images)
-        logits: Tensor = self.network.heads(features.flatten(0, 1), experience)
-        return logits.view(*features.shape[:2], -1)
+    def forward(self, *inputs: Any) -> Tensor:
+        return self._question(self.network, *inputs)
+
+
+def _every_depth(network: Network, images: Tensor, experience: int) -> Tensor:
+    """Logits at every depth, (L + 1, B, classes)."""
+    features = network.backbone.forward_depths(images)
+    logits: Tensor = network.heads(features.flatten(0, 1), experience)
+    return logits.view(*features.shape[:2], -1)
 
 
 def _stacked(runs: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:

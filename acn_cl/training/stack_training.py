@@ -7,11 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from acn_cl.depth.probing import split_scores
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.schema import TABLES
 from acn_cl.spec import EverySteps
 from acn_cl.tables import resolve
 from acn_cl.training.interrupt import StopRequest
+from acn_cl.training.layer_probe import LayerProbe, Stacked
 from acn_cl.training.lean import Events, Position, StackLearner
 from acn_cl.training.memory import keep_freed_memory
 from acn_cl.training.per_run import PerRun
@@ -61,6 +63,7 @@ class StackTraining:
         networks = [run.build_network() for run in runs]
         self.network = StackedNetwork(networks, device, first.precision, experiment.loss.label_smoothing)
         self._strategy = StackStrategy([run.build_strategy() for run in runs], device)
+        self._probe = LayerProbe(Stacked(self.network, per_run), self._tests[0], self._transform)
         self._watch = StackWatch(self.network.template, len(runs), device)
         self._learner = StackLearner(
             experiment=experiment,
@@ -97,11 +100,13 @@ class StackTraining:
         else:
             start = (starts[0].experience, starts[0].epoch, starts[0].batch)
             self._state.restore(starts)
+            self._probe.load([start.tensors for start in starts])
         for index in range(start[0], self._runs[0].experiences):
             self._stop.check()
             self.learn(index, starts if index == start[0] and start[1:] != (0, 0) else None)
             self._evaluate(index, -1)
             self._note_importance(index)
+            self._probe_layers(index)
             if index == self._runs[0].experiences - 1:
                 self._evaluate_corrupted(index)
             self._save((index + 1, 0, 0))
@@ -154,6 +159,7 @@ class StackTraining:
             if run.failure is not None:
                 continue
             checkpoint = self._state.capture(number, position)
+            checkpoint.tensors |= self._probe.state(number)
             checkpoint.plain["spent"] = share
             checkpoint.tables = {name: list(getattr(run.results, name)) for name in TABLES}
             self._last(number, checkpoint)
@@ -170,8 +176,9 @@ class StackTraining:
         parts = [(i, name, part) for i in able for name, part in self._parts(i)]
         if not parts:
             return
-        sums = torch.stack([self._score(index, part) for index, _, part in parts]).cpu()
-        for (index, name, part), scores in zip(parts, sums, strict=True):
+        sums = [self._score(index, part) for index, _, part in parts]
+        together = torch.cat(sums, 1).cpu()
+        for (index, name, part), scores in zip(parts, together.split([s.shape[1] for s in sums], 1), strict=True):
             self._note_scores(trained, step, index, name, "clean", scores, len(part))
         self._note_time(trained, "evaluate", started, sum(len(self._tests[i]) for i in able))
 
@@ -181,14 +188,13 @@ class StackTraining:
             yield "validation", held_out
 
     def _score(self, index: int, part: StackedPart) -> Tensor:
-        """(R, 2, L + 1): sums of right answers and losses."""
+        """Sums of right answers, losses and answers by class, (R, …) as ``acn_cl.depth.probing.scores`` has them."""
         aliases, called = self.network.answering(index)
         parameters = {alias: self.network.parameters[name] for alias, name in aliases.items()}
         scores = partial(self.network.scores, index=called)
         batches = part.plain_batches(self._transform, EVALUATION_BATCH)
-        return torch.stack(
-            [self._per_run.values(scores, parameters, images, labels) for images, labels in batches]
-        ).sum(0)
+        found = [self._per_run.values(scores, parameters, images, labels) for images, labels in batches]
+        return torch.stack(found).sum(0)
 
     def _evaluate_corrupted(self, trained: int) -> None:
         """Test what was learned under each of the spec's kinds of noise, one part in memory at a time."""
@@ -206,9 +212,15 @@ class StackTraining:
     def _note_scores(
         self, trained: int, step: int, index: int, part: str, condition: str, scores: Tensor, samples: int
     ) -> None:
-        for run, (right, losses) in zip(self._runs, (scores / samples).tolist(), strict=True):
-            if run.failure is None:
-                run.note_scores(trained, step, index, part, condition, right, losses, samples)
+        heads = self.network.template.heads
+        right, losses, answers = split_scores(scores, self.network.template.backbone.depth)
+        means = zip((right / samples).tolist(), (losses / samples).tolist(), answers.tolist(), strict=True)
+        for run, (accuracy, loss, answered) in zip(self._runs, means, strict=True):
+            if run.failure is not None:
+                continue
+            run.note_scores(trained, step, index, part, condition, accuracy, loss, samples)
+            if (step, part, condition) == (-1, "test", "clean"):
+                run.results.note_confusion(trained, index, heads, answered)
 
     def _note_importance(self, experience: int) -> None:
         """Sum of the regulariser's importance at each layer, and its smallest single value, of every run."""
@@ -224,6 +236,15 @@ class StackTraining:
             if run.failure is None:
                 run.note_layers(experience, -1, "importance", total)
                 run.note_layers(experience, -1, "importance_smallest", [least])
+
+    def _probe_layers(self, experience: int) -> None:
+        started = time.perf_counter()
+        task = self._runs[0].stream.task_label(experience)
+        for quantity, by_run in self._probe.after(experience, self._data[experience], task).items():
+            for run, values in zip(self._runs, by_run, strict=True):
+                if run.failure is None:
+                    run.note_layers(experience, -1, quantity, values)
+        self._note_time(experience, "probe", started, 0)
 
     def _note_time(self, trained: int, phase: str, started: float, samples: int) -> None:
         """A run's time is its share of the stack's."""

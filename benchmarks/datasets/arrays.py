@@ -1,6 +1,7 @@
 """A data set in memory, or as good as: arrays of images and of their labels."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -52,10 +53,23 @@ class ImageDataset:
     layout: str
     """How it lay on disk: ``embedded``, ``torchvision pickles``, ``idx``, ``parquet``, ``image folder``."""
     folder: Path | None = None
+    checksum: str | None = None
+    """:func:`dataset_checksum` of its arrays; None where images are decoded only when they are read."""
 
     def part(self, name: Literal["train", "test"]) -> LabelledImages:
         """``train`` or ``test``."""
         return self.train if name == "train" else self.test
+
+
+def dataset_checksum(digests: Mapping[str, str]) -> str:
+    """One SHA-256 for a data set's images and labels: of the lines that ``sha256sum *.npy`` prints for its arrays.
+
+    Args:
+        digests: SHA-256 of ``test-images.npy``, ``test-labels.npy``, ``train-images.npy`` and ``train-labels.npy``, by
+            name: each array as ``numpy.save`` writes it.
+    """
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 Chunks = Iterator[tuple[Pixels, Labels]]

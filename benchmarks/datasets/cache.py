@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from acn_cl.benchmarks.datasets.arrays import PARTS, Chunks, ImageDataset, LabelledImages
+from acn_cl.benchmarks.datasets.arrays import PARTS, Chunks, ImageDataset, LabelledImages, dataset_checksum
 from acn_cl.benchmarks.datasets.source import Source, file_digest
 from acn_cl.benchmarks.datasets.table import DatasetInfo
 from acn_cl.errors import UserError
@@ -87,7 +87,8 @@ def open_entry(folder: Path, source: Source) -> ImageDataset:
         raise DamagedError(f"{source.folder} has been changed since it was decoded")
     stamps = tuple((folder / name).stat().st_mtime_ns for name in (_MANIFEST, *sorted(manifest["arrays"])))
     parts = _open_arrays(folder, stamps)
-    return ImageDataset(source.info, parts["train"], parts["test"], source.layout, source.folder)
+    checksum = dataset_checksum(manifest["arrays"])
+    return ImageDataset(source.info, parts["train"], parts["test"], source.layout, source.folder, checksum)
 
 
 def recorded_checksums(folder: Path) -> dict[str, str]:

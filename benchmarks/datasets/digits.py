@@ -1,10 +1,14 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits, 8x8 grey, real data inside an installed package."""
 
+import hashlib
+import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from acn_cl.benchmarks.datasets.arrays import ImageDataset, LabelledImages, Labels
+from acn_cl.benchmarks.datasets.arrays import PARTS, ImageDataset, LabelledImages, Labels, Pixels, dataset_checksum
 from acn_cl.benchmarks.datasets.table import DatasetInfo
 
 _INK = 16  # the source counts ink in 4x4 blocks of a bitmap: 0..16
@@ -25,12 +29,24 @@ def load_digits(info: DatasetInfo, download: bool = False) -> ImageDataset:
     images = np.rint(source.images * (255 / _INK)).astype(np.uint8)[:, None]
     labels = source.target.astype(np.int64)
     is_test = _rank_in_class(labels) % _TEST_EVERY == _TEST_EVERY - 1
-    return ImageDataset(
-        info,
-        LabelledImages(images[~is_test], labels[~is_test]),
-        LabelledImages(images[is_test], labels[is_test]),
-        layout="embedded",
-    )
+    return _dataset(info, train=(images[~is_test], labels[~is_test]), test=(images[is_test], labels[is_test]))
+
+
+def _dataset(info: DatasetInfo, **parts: tuple[Pixels, Labels]) -> ImageDataset:
+    digests = {
+        f"{part}-{what}.npy": _digest(array)
+        for part, arrays in parts.items()
+        for what, array in zip(("images", "labels"), arrays, strict=True)
+    }
+    train, test = (LabelledImages(*parts[name]) for name in PARTS)
+    return ImageDataset(info, train, test, layout="embedded", checksum=dataset_checksum(digests))
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    """SHA-256 of the file that ``numpy.save`` would write."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return hashlib.sha256(file.getbuffer()).hexdigest()
 
 
 def _rank_in_class(labels: Labels) -> Labels:

@@ -71,6 +71,7 @@ def assemble(
         stop_after=stop_after,
         augment=augment,
         one_pass=one_pass,
+        data_checksum=dataset.checksum,
     )
 
 

@@ -105,6 +105,8 @@ class Stream:
     """Whether training images are cropped and flipped, where the data set's transforms do that."""
     one_pass: bool = False
     """An online stream: each training image is seen once."""
+    data_checksum: str | None = None
+    """Of the whole data set that it was cut from, see ``ImageDataset.checksum``; None where there is none."""
 
     def __len__(self) -> int:
         return len(self.experiences)
