@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
@@ -9,29 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from acn_cl.bookkeeping import Bookkeeper, Display, OfStack, Outcome, Unfailing
 from acn_cl.bookkeeping import Quiet as Quiet
 from acn_cl.bookkeeping import failed as failed
+from acn_cl.choosing import chosen
 from acn_cl.errors import SpecError, UserError
+from acn_cl.executors.planning import tasks_of, together
+from acn_cl.executors.task import Executor, Job
 from acn_cl.recipe import Planned, Recipe, load_recipe
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.folder import Held, RunFolder
+from acn_cl.share import Share
 from acn_cl.spec import Experiment
-from acn_cl.tables import is_dotted
+from acn_cl.tables import is_dotted, resolve
 from acn_cl.training.device import allow_determinism, choose_device, choose_precision
 from acn_cl.training.interrupt import Interrupted, StopRequest
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import can_resume
 from acn_cl.training.session import Session, build_network, build_strategy, build_stream
 from acn_cl.training.stack import StackSession
-from acn_cl.training.stack_group import group, refusal
+from acn_cl.training.stack_group import refusal
 from acn_cl.training.stack_run import StackedRun
-from acn_cl.training.stack_size import widest_stack
 from acn_cl.training.stack_strategy import can_stack
 
-INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine")
+INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine", "resources")
 """Keys of a spec that may differ between two starts of one run: they change no result."""
+WAIT_AT_START = 5.0
+"""Seconds in which a process that was killed, or is still saving, has let go of its folders."""
+WAIT_FOR_LOCK = 120.0
+"""Seconds in which a file server gives back the locks of a machine that is gone (NFS: its lease time, 90 s)."""
 
 
 def run(
@@ -39,9 +48,12 @@ def run(
     out: Path | str,
     display: Display | None = None,
     stop: StopRequest | None = None,
+    executor: Executor | None = None,
+    only: Share | None = None,
 ) -> list[Outcome]:
     """Run every experiment of a recipe, for every seed, into ``out/<experiment>/seed-<n>/``.
 
+    A recipe with a search runs its trials first, in ``out/search/``, and then takes what they chose.
     Runs that are done already are skipped, and runs that were cut off go on from their last checkpoint. A run that
     fails leaves its reason in ``status.json``, and the others go on.
 
@@ -50,43 +62,49 @@ def run(
         out: the runs' folder; made if it is not there.
         display: shows progress.
         stop: a request to stop, looked at after every step.
+        executor: who trains; ``None``: this process.
+        only: the share of the runs that is this process's; ``None``: all.
 
     Returns:
         one outcome a run, in order.
 
     Raises:
-        UserError: anything in the spec, the data or the folder is wrong; nothing has been made then.
-        Interrupted: ``stop`` asked for it; the run at hand is saved.
+        UserError: anything in the spec, the data or the folder is wrong, or another process is at work on one of the
+            runs; none has begun then.
+        Interrupted: ``stop`` asked for it; the runs at hand are saved.
     """
     with own_random_state(0):  # what somebody's own code draws while it is built is not taken from the caller
-        return _run(_as_recipe(what), out, display, stop)
+        trainer = executor or resolve("acn_cl.executors.local:Local")()
+        shown = Unfailing(display or Quiet())
+        return _run(_as_recipe(what), Path(out).absolute(), shown, stop or StopRequest(), trainer, only)
 
 
-def _run(recipe: Recipe, out: Path | str, display: Display | None, stop: StopRequest | None) -> list[Outcome]:
+def _run(
+    recipe: Recipe, out: Path, shown: Display, asked: StopRequest, trainer: Executor, only: Share | None
+) -> list[Outcome]:
     check(recipe)
-    jobs = [(planned, seed) for planned in recipe.planned for seed in planned.experiment.seeds]
-    for planned, seed in jobs:
-        _check_same_spec(planned, RunFolder(_path(out, planned, seed), planned.id, seed))
-    shown, asked = Unfailing(display or Quiet()), stop or StopRequest()
-    keepers = [Bookkeeper(planned, seed, _path(out, planned, seed), shown) for planned, seed in jobs]
-    outcomes: dict[int, Outcome] = {}
-    for number, keeper in enumerate(keepers):
-        if keeper.folder.is_done():
-            outcomes[number] = keeper.skipped()
-            shown.run_ended(outcomes[number])
-    left = [number for number in range(len(jobs)) if number not in outcomes]
+    if recipe.searches:
+        if only is not None:
+            raise UserError("--only: a search needs all its trials to choose; give it to one machine, or to Ray")
+        recipe = chosen(recipe, out, lambda trials, place: _run(trials, place, shown, asked, trainer, None), shown)
+    jobs = [Job(p, seed, out / p.id / f"seed-{seed}") for p in recipe.planned for seed in p.experiment.seeds]
+    for job in jobs:
+        _check_same_spec(job.planned, _folder(job))
+    units = together(jobs) if only is None else only.of(together(jobs))
+    outcomes: dict[Path, Outcome] = {}
+    for job in (job for unit in units for job in unit):
+        if _folder(job).is_done():
+            outcomes[job.path] = Bookkeeper(job.planned, job.seed, job.path, shown).skipped()
+            shown.run_ended(outcomes[job.path])
+    left = [rest for unit in units if (rest := [job for job in unit if job.path not in outcomes])]
     if left:
-        _check_can_be_written(Path(out))
-    for stack in _stacks([keepers[number] for number in left]):
-        asked.check()
-        numbers = [left[index] for index in stack]
-        place = (len(outcomes) + 1, len(jobs))
-        for number, outcome in zip(
-            numbers, _run_stack([keepers[n] for n in numbers], shown, asked, place), strict=True
-        ):
-            outcomes[number] = outcome
-            shown.run_ended(outcome)
-    return [outcomes[number] for number in range(len(jobs))]
+        _check_can_be_written(out)
+        _check_free([job for unit in left for job in unit], asked)
+        for ended in trainer.run(tasks_of(left, len(outcomes)), shown, asked):
+            for outcome in ended.outcomes:
+                outcomes[outcome.path] = outcome
+                shown.run_ended(outcome)
+    return [outcomes[job.path] for job in jobs if job.path in outcomes]
 
 
 def _as_recipe(what: str | Recipe | Experiment) -> Recipe:
@@ -97,8 +115,8 @@ def _as_recipe(what: str | Recipe | Experiment) -> Recipe:
     return load_recipe(what)
 
 
-def _path(out: Path | str, planned: Planned, seed: int) -> Path:
-    return Path(out) / planned.id / f"seed-{seed}"
+def _folder(job: Job) -> RunFolder:
+    return RunFolder(job.path, job.planned.id, job.seed)
 
 
 def check(recipe: Recipe) -> None:
@@ -151,13 +169,21 @@ def _check_same_spec(planned: Planned, folder: RunFolder) -> None:
     written = folder.written_spec()
     if written is None:
         return
-    there, here = _flat(written["experiment"]), _flat(planned.experiment.as_dict())
+    there, here = _flat(_as_now(written["experiment"])), _flat(planned.experiment.as_dict())
     for key in sorted(there.keys() | here.keys()):
         if key.split(".")[0] not in INERT and there.get(key) != here.get(key):
             raise UserError(
                 f"{folder.path} holds a run with {key} {json.dumps(there.get(key))}, and this one has "
                 f"{json.dumps(here.get(key))}; choose another --out, or remove that folder"
             )
+
+
+def _as_now(written: dict[str, Any]) -> dict[str, Any]:
+    """A spec of an earlier version with the keys that have joined since, at their defaults."""
+    try:
+        return Experiment.model_validate(written).as_dict()
+    except (ValidationError, UserError):
+        return written
 
 
 def _check_can_be_written(out: Path) -> None:
@@ -172,31 +198,41 @@ def _check_can_be_written(out: Path) -> None:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
 
 
+def _check_free(jobs: Sequence[Job], stop: StopRequest) -> None:
+    """Have nobody at work on a run before any of them begins.
+
+    Raises:
+        UserError: another process is; the message says which.
+    """
+    until = time.monotonic() + WAIT_AT_START
+    for folder in map(_folder, jobs):
+        if folder.is_begun():
+            _hold(folder, stop, until)
+            folder.release()
+
+
+def _hold(folder: RunFolder, stop: StopRequest, until: float) -> None:
+    """Lock a folder; a process that has just died may hold it for a while longer.
+
+    Raises:
+        UserError: it cannot be written, or another process holds it still.
+        Interrupted: ``stop`` asked for it.
+    """
+    while True:
+        try:
+            return folder.hold()
+        except Held:
+            stop.check()
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+
+
 def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in spec.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-# Which runs train together.
-
-
-def _stacks(keepers: Sequence[Bookkeeper]) -> list[list[int]]:
-    """Indices of the runs in the order in which they train, together where that is possible and faster."""
-    jobs = [(keeper.planned.experiment, keeper.seed) for keeper in keepers]
-    return group(
-        jobs,
-        can_stack=lambda job: can_stack(build_strategy(job[0])),
-        sizes=lambda job: StackedRun(*job).sizes,
-        widest=lambda job: _width(job[0]),
-    )
-
-
-def _width(experiment: Experiment) -> int:
-    """Runs in a stack at most. On a CPU one run keeps all cores busy, and stacks are made only on request."""
-    wanted = experiment.engine == "stacked" or choose_device(experiment.device).type == "cuda"
-    return widest_stack(experiment) if wanted else 1
 
 
 def _is_lean(experiment: Experiment) -> bool:
@@ -213,12 +249,16 @@ def _why_alone(experiment: Experiment, strategy: Any) -> str | None:
 # How they train.
 
 
-def _run_stack(
+def run_stack(
     keepers: Sequence[Bookkeeper], display: Display, stop: StopRequest, place: tuple[int, int]
 ) -> list[Outcome]:
-    """Train some runs together, those apart that go on from different positions; one outcome each, in order."""
+    """Train some runs together, those apart that go on from different positions; one outcome each, in order.
+
+    Raises:
+        Interrupted: ``stop`` asked for it; the runs are saved.
+    """
     outcomes: dict[int, Outcome] = {}
-    with _held(keepers) as refused:
+    with _held(keepers, stop) as refused:
         outcomes |= {number: keepers[number].outcome("failed", why) for number, why in refused.items()}
         starts = {n: _start(keepers[n], outcomes, n) for n in range(len(keepers)) if n not in outcomes}
         numbers = sorted((n for n in starts if n not in outcomes), key=lambda n: _position(starts[n]))
@@ -248,16 +288,15 @@ def _own_end(keepers: Sequence[Bookkeeper]) -> Iterator[list[Outcome]]:
 
 
 @contextmanager
-def _held(keepers: Sequence[Bookkeeper]) -> Iterator[dict[int, str]]:
+def _held(keepers: Sequence[Bookkeeper], stop: StopRequest) -> Iterator[dict[int, str]]:
     """Hold the folders; nobody else can write into them. Gives those that cannot be held, and why."""
     refused: dict[int, str] = {}
+    until = time.monotonic() + WAIT_FOR_LOCK
     with ExitStack() as held:
         for number, keeper in enumerate(keepers):
             try:
-                keeper.folder.hold()
+                _hold(keeper.folder, stop, until)
                 held.callback(keeper.folder.release)
-            except Held:
-                raise
             except UserError as error:
                 refused[number] = str(error)
         yield refused
@@ -265,6 +304,9 @@ def _held(keepers: Sequence[Bookkeeper]) -> Iterator[dict[int, str]]:
 
 def _start(keeper: Bookkeeper, outcomes: dict[int, Outcome], number: int) -> Checkpoint | None:
     try:
+        if keeper.folder.is_done():  # by a worker whose word of it was lost
+            outcomes[number] = keeper.outcome("done")
+            return None
         return keeper.start()
     except Exception as error:
         outcomes[number] = keeper.failed(error)

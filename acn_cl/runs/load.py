@@ -39,7 +39,17 @@ MOST_CELLS = 50_000_000
 """Of one run's accuracies: a thousand experiences at fifty depths, in 400 MB. A larger number is a damaged one."""
 LEAST = {"trained": -1, "step": -1, "evaluated": 0, "depth": 0, "samples": 0}
 ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
-NOT_THE_EXPERIMENT = ("name", "about", "seeds", "device", "engine", "checkpoint", "loggers", "stream.download")
+NOT_THE_EXPERIMENT = (
+    "name",
+    "about",
+    "seeds",
+    "device",
+    "engine",
+    "checkpoint",
+    "loggers",
+    "resources",
+    "stream.download",
+)
 """Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
 
 

@@ -1,0 +1,18 @@
+"""One task after the other, in this process."""
+
+from collections.abc import Iterator, Sequence
+
+from acn_cl.bookkeeping import Display
+from acn_cl.executors.perform import perform
+from acn_cl.executors.task import Ended, Task
+from acn_cl.training.interrupt import StopRequest
+
+
+class Local:
+    """The executor that needs nothing."""
+
+    def run(self, tasks: Sequence[Task], display: Display, stop: StopRequest) -> Iterator[Ended]:
+        """As :meth:`acn_cl.executors.task.Executor.run`."""
+        for task in tasks:
+            stop.check()
+            yield Ended(perform(task, display, stop))
