@@ -51,6 +51,9 @@ class Outcome:
 class Display(Protocol):
     """Who shows the progress of several runs."""
 
+    def sent(self, folders: Sequence[Path], total: int) -> None:
+        """A worker was given the runs in these folders, of ``total`` in all; what is known of them stands there."""
+
     def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
         """Run ``number`` (from 1) of ``total`` begins, or a stack whose first run it is; ``name`` says which."""
 
@@ -69,6 +72,9 @@ class Display(Protocol):
 
 class Quiet:
     """Shows nothing."""
+
+    def sent(self, folders: Sequence[Path], total: int) -> None:
+        pass
 
     def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
         pass
@@ -91,6 +97,10 @@ class Unfailing:
 
     def __init__(self, display: Display) -> None:
         self._display = display
+
+    def sent(self, folders: Sequence[Path], total: int) -> None:
+        with suppress(OSError):
+            self._display.sent(folders, total)
 
     def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
         with suppress(OSError):
@@ -187,6 +197,7 @@ class Bookkeeper:
             "id": self.planned.id,
             "axes": self.planned.axes,
             "comparisons": [one.as_dict() for one in self.planned.comparisons],
+            **({"search": dict(self.planned.search)} if self.planned.search else {}),
             "seed": self.seed,
             "experiment": self.planned.experiment.as_dict(),
             "pins": dict(run.seeds.pins),

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,14 +19,16 @@ from rich.table import Column, Table
 
 from acn_cl import __version__
 from acn_cl.errors import Ended, UserError, suggest
+from acn_cl.executors.table import build_executor
 from acn_cl.recipe import Recipe, load_recipe, recipe_files
+from acn_cl.share import Share, parse_share
 from acn_cl.specfile import read_spec_file
 from acn_cl.tables import table
 from acn_cl.training.interrupt import Interrupted, Terminated, leave_on_signals, stop_on_signals
 from acn_cl.training.launch import launch
 
 DONE, OUR_FAULT, WRONG_INPUT, SOME_FAILED = 0, 1, 2, 3
-LISTS = ("backbones", "blocks", "wirings", "strategies", "streams", "recipes")
+LISTS = ("backbones", "blocks", "wirings", "strategies", "streams", "recipes", "executors")
 
 app = typer.Typer(
     name="acn-cl",
@@ -70,6 +72,10 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, avalanche or stacked.")] = None,
+    executor: Annotated[str, typer.Option(help="Who trains: local, processes or ray.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: as many as fit]")] = None,
+    address: Annotated[str | None, typer.Option(help="The Ray cluster: auto or host:port.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="I/N", help="Only this part of all runs, such as 2/8.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Make the report at the end, in OUT/report.")] = False,
 ) -> None:
@@ -77,11 +83,13 @@ def run(
     chosen = [f"{key}={value}" for key, value in _given(device=device, precision=precision, engine=engine)]
     loaded = load_recipe(recipe, [*(set_ or []), *chosen], seeds)
     folder = runs if runs is not None else Path("runs") / loaded.name
+    share = parse_share(only) if only is not None else None
+    trainer = build_executor(executor, workers=workers, address=address)
     if dry_run:
         if not launch().rank:
             _print_plan(loaded, folder)
         return
-    code = _run(loaded, folder)
+    code = _run(loaded, folder, trainer, share, one_by_one=executor == "local")
     if launch().rank:  # the first of several processes says and writes what there is
         raise typer.Exit(code)
     if report:
@@ -95,24 +103,32 @@ def _given(**options: str | None) -> list[tuple[str, str]]:
     return [(key, value) for key, value in options.items() if value is not None]
 
 
-def _run(recipe: Recipe, folder: Path) -> int:
+def _run(recipe: Recipe, folder: Path, executor: Any, only: Share | None, one_by_one: bool) -> int:
     first = launch().rank == 0
     for name in _foreign_names(recipe) if first else ():
         err.print(f"importing {name}, which the spec names", markup=False)
     with leave_on_signals():
-        from acn_cl.display import PlainDisplay, TerminalDisplay
         from acn_cl.runner import failed
         from acn_cl.runner import run as run_recipe
 
-    display = TerminalDisplay(out, _epochs(recipe)) if out.is_terminal and first else PlainDisplay(out)
-    with display, stop_on_signals() as stop:
-        outcomes = run_recipe(recipe, folder, display if first else None, stop)
+    with _display(recipe, one_by_one) as display, stop_on_signals() as stop:
+        outcomes = run_recipe(recipe, folder, display if first else None, stop, executor, only)
     bad = failed(outcomes)
     if first:
-        _print_results(folder, recipe)
+        _print_results(recipe, outcomes)
     if bad and first:
         err.print(f"{len(bad)} of {len(outcomes)} runs failed; acn-cl status {folder} says why", markup=False)
     return SOME_FAILED if bad else DONE
+
+
+def _display(recipe: Recipe, one_by_one: bool) -> Any:
+    from acn_cl.display import PlainDisplay, TerminalDisplay
+    from acn_cl.overview import Overview
+
+    if not one_by_one:
+        return Overview(out)
+    first = launch().rank == 0
+    return TerminalDisplay(out, _epochs(recipe)) if out.is_terminal and first else PlainDisplay(out)
 
 
 def _epochs(recipe: Recipe) -> int:
@@ -146,6 +162,10 @@ def _print_plan(recipe: Recipe, folder: Path) -> None:
         shown.add_row(planned.id, seeds, *sizes, in_time(seconds(planned.experiment, size)))
     out.print(shown)
     out.print("memory and time: about that much for one run by itself, without what its strategy adds")
+    if recipe.searches:
+        trials = [trial.judged for search in recipe.searches for trial in search.trials]
+        count = sum(len(trial.experiment.seeds) for trial in trials)
+        out.print(f"before them: a search of {len(trials)} settings, {count} shorter runs; sizes are those without it")
     runs = sum(len(p.experiment.seeds) for p in recipe.planned)
     out.print(f"{runs} runs of {len(recipe.planned)} experiments; nothing was run")
 
@@ -155,24 +175,30 @@ def _ids() -> Column:
     return Column("experiment", overflow="fold", no_wrap=True, min_width=28)
 
 
-def _print_results(folder: Path, recipe: Recipe) -> None:
+def _print_results(recipe: Recipe, outcomes: Sequence[Any]) -> None:
+    """A line an experiment."""
     from acn_cl.metrics import average_accuracy, average_forgetting, learning_accuracy
-    from acn_cl.runs.load import load_runs
 
-    loaded = load_runs(folder)
+    measures = (average_accuracy, average_forgetting, learning_accuracy)
     shown = Table(_ids(), "accuracy %", "forgetting", "learned %", "seeds", title=recipe.name)
     for experiment in recipe.planned:
-        matrices = [
-            loaded.matrix(run.experiment, run.seed)
-            for run in loaded.runs
-            if run.experiment == experiment.id and run.status.state == "done"
-        ]
+        own = [o.path for o in outcomes if o.experiment == experiment.id and o.state != "failed"]
+        matrices = list(_matrices(own))
         if matrices:
-            measures = (average_accuracy, average_forgetting, learning_accuracy)
-            cells = [_mean_and_std(measure, matrices) for measure in measures]
-            shown.add_row(experiment.id, *cells, str(len(matrices)))
+            shown.add_row(experiment.id, *[_mean_and_std(one, matrices) for one in measures], str(len(matrices)))
     if shown.row_count:
         out.print(shown)
+
+
+def _matrices(folders: Sequence[Path]) -> Iterator[Any]:
+    """Accuracies of the whole network, run by run: there may be thousands. One that cannot be read is told."""
+    from acn_cl.runs.load import read_run
+
+    for folder in folders:
+        try:
+            yield read_run(folder).by_depth[..., -1]
+        except UserError as error:
+            err.print(str(error), markup=False)
 
 
 def _mean_and_std(measure: Callable[[Any], Any], matrices: Sequence[Any]) -> str:

@@ -44,6 +44,9 @@ class TerminalDisplay:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def sent(self, folders: Sequence[Path], total: int) -> None:
+        pass
+
     def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:
         self._run = f"[bold]{name}[/] ({number}/{total})"
         self._size = (experiences, epochs)
@@ -89,6 +92,9 @@ class PlainDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        pass
+
+    def sent(self, folders: Sequence[Path], total: int) -> None:
         pass
 
     def run_started(self, number: int, total: int, name: str, experiences: int, epochs: int) -> None:

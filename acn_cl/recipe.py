@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from acn_cl.errors import SpecError, UserError, suggest
 from acn_cl.runs.declared import Declared, is_value, parse_comparisons
+from acn_cl.search import SearchSection, Setting
 from acn_cl.spec import Experiment, message_of
 from acn_cl.specfile import KeyPath, SpecFile, SpecLoader, read_spec_file
 from acn_cl.tables import entry, is_dotted
@@ -32,21 +33,47 @@ class Planned:
         axes: the matrix's keys and this experiment's values of them.
         experiment: what to run.
         comparisons: what the recipe declares that it will compare; kept in every run's ``spec.json``.
+        search: how its setting was chosen, if it was; likewise.
     """
 
     id: str
     axes: dict[str, Any]
     experiment: Experiment
     comparisons: tuple[Declared, ...] = ()
+    search: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that a search tries.
+
+    Args:
+        setting: dotted keys and their values.
+        judged: what is run to judge it: shorter, and without a look at the test part.
+        planned: what is run if it is chosen.
+    """
+
+    setting: Setting
+    judged: Planned
+    planned: Planned
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is tried before one of the recipe's experiments is run."""
+
+    section: SearchSection
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set of experiments."""
+    """A named set of experiments; ``searches``: one for each, where the recipe asks for it."""
 
     name: str
     about: str
     planned: tuple[Planned, ...]
+    searches: tuple[Search, ...] = ()
 
 
 def recipe_files() -> dict[str, Path]:
@@ -90,6 +117,7 @@ def load_recipe(name: str, overrides: Sequence[str] = (), seeds: str | None = No
     sets = dict(map(_parse_override, overrides)) | ({("seeds",): seeds} if seeds is not None else {})
     data = deepcopy(file.data)
     data.setdefault("name", _name_from(path))
+    section = _search_section(data.pop("search", None), file, sets)
     matrix = _matrix(data.pop("matrix", {}), file)
     comparisons = _comparisons(data.pop("comparisons", []), matrix, file)
     plain = _override_axes(matrix, sets)
@@ -100,8 +128,9 @@ def load_recipe(name: str, overrides: Sequence[str] = (), seeds: str | None = No
     if not sets.keys() - {("seeds",)}:  # an override may take away what a comparison names
         _check_compared(comparisons, [p.id for p in planned], file)
     _check_used(plain, planned)
+    searches = _searches(section, planned, data, plain, file, sets) if section else ()
     first = planned[0].experiment
-    return Recipe(first.name, first.about, tuple(planned))
+    return Recipe(first.name, first.about, tuple(planned), searches)
 
 
 def _name_from(path: Path) -> str:
@@ -124,13 +153,17 @@ def _matrix(matrix: object, file: SpecFile) -> dict[str, list[Any]]:
         raise UserError(f"{where}: matrix: should be a mapping of keys to lists of values")
     for key, values in matrix.items():
         place = file.where(("matrix", key))
-        top = str(key).split(".")[0]
-        axes = [k for k in Experiment.model_fields if k not in NO_AXES]
-        if top not in axes:
-            raise UserError(f"{place}: matrix.{key}: there is no such axis; {suggest(top, axes)}")
+        _check_axis(str(key), f"{place}: matrix.{key}")
         if not isinstance(values, list) or not values:
             raise UserError(f"{place}: matrix.{key}: should be a list of at least one value")
     return {str(key): list(values) for key, values in matrix.items()}
+
+
+def _check_axis(key: str, where: str) -> None:
+    top = key.split(".")[0]
+    axes = [k for k in Experiment.model_fields if k not in NO_AXES]
+    if top not in axes:
+        raise UserError(f"{where}: there is no such axis; {suggest(top, axes)}")
 
 
 def _comparisons(value: object, matrix: Mapping[str, list[Any]], file: SpecFile) -> tuple[Declared, ...]:
@@ -307,3 +340,90 @@ def _check_distinct(ids: Iterable[str], file: SpecFile) -> None:
         if identity in seen:
             raise UserError(f"{file.where(('matrix',))}: matrix: two experiments would be called {identity!r}")
         seen.add(identity)
+
+
+# Searches.
+
+
+def _search_section(value: Any, file: SpecFile, sets: dict[KeyPath, Any]) -> SearchSection | None:
+    """The recipe's ``search``, with the overrides of it, which are taken out of ``sets``."""
+    for path in [path for path in sets if path[0] == "search"]:
+        changed = sets.pop(path)
+        match path[1:]:
+            case ():
+                value = changed
+            case ("space", *key):
+                value = {**(value or {})}
+                value["space"] = {**value.get("space", {}), ".".join(map(str, key)): changed}
+            case (key, *_):
+                value = {**(value or {}), key: changed}
+    if value is None:
+        return None
+    try:
+        return SearchSection.model_validate(value)
+    except SpecError as error:
+        raise UserError(f"{file.where(error.path)}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ("search", *first["loc"])[: 3 if first["loc"][:1] == ("space",) else 2]  # the rest names types of ours
+        known = list(SearchSection.model_fields)
+        raise UserError(f"{file.where(path)}: {'.'.join(map(str, path))}: {message_of(dict(first), known)}") from None
+
+
+def _searches(
+    section: SearchSection,
+    planned: Sequence[Planned],
+    data: Mapping[str, Any],
+    plain: Mapping[KeyPath, Any],
+    file: SpecFile,
+    sets: Mapping[KeyPath, Any],
+) -> tuple[Search, ...]:
+    for key in section.space:
+        where = f"{file.where(('search', 'space', key))}: search.space.{key}"
+        _check_axis(key, where)
+        if any(axis == key or axis.startswith(f"{key}.") for axis in planned[0].axes):
+            raise UserError(f"{where}: it is an axis of the matrix; it is either compared or chosen")
+        if any(".".join(map(str, path)) == key for path in plain):
+            raise UserError(f"--set {key}: the search chooses it; use --set search.space.{key}=[...]")
+        if not any(_knows(one, key) for one in planned):
+            raise UserError(f"{where}: no strategy of the recipe has it")
+    at = {("matrix", key): line for (*start, key), line in file.lines.items() if start == ["search", "space"]}
+    pointing = SpecFile(file.source, file.data, {**file.lines, **at})  # so that a wrong value is looked for there
+    searches = []
+    for one in planned:
+        if not one.experiment.stream.validation:
+            raise UserError(
+                f"{file.where(('search',))}: search: it chooses on the validation part, and {one.id} holds none out; "
+                "set stream.validation, 0.1 say"
+            )
+        settings = [{key: v for key, v in s.items() if _knows(one, key)} for s in section.settings()]
+        own = [setting for index, setting in enumerate(settings) if setting not in settings[:index]]
+        trials = []
+        for setting in own:
+            full = _planned({**one.axes, **setting}, data, plain, pointing, sets)
+            chosen = replace(full, id=one.id, axes=one.axes, comparisons=one.comparisons)
+            trials.append(Trial(setting, _judged(full, section, file), chosen))
+        searches.append(Search(section, tuple(trials)))
+    _check_distinct([trial.judged.id for search in searches for trial in search.trials], file)
+    return tuple(searches)
+
+
+def _knows(planned: Planned, key: str) -> bool:
+    """Whether an experiment has the key; only those of a strategy may be another's."""
+    strategy = planned.experiment.strategy
+    section, _, rest = key.partition(".")
+    return section != "strategy" or not rest or is_dotted(strategy.name) or rest in strategy.model_dump()
+
+
+def _judged(full: Planned, section: SearchSection, file: SpecFile) -> Planned:
+    """The run that judges a setting: the first experiences, on the validation part, without weights to keep."""
+    values = full.experiment.as_dict()
+    values |= {"seeds": section.seeds, "test_part": False, "corruptions": (), "loggers": ()}
+    values["checkpoint"]["keep"] = "none"
+    if section.evaluate_on != "whole":
+        values["stream"]["stop_after"] = section.evaluate_on
+    try:
+        return replace(full, experiment=Experiment.model_validate(values))
+    except (SpecError, ValidationError) as error:
+        where = file.where(("search", "evaluate_on"))
+        raise UserError(f"{where}: search.evaluate_on: {section.evaluate_on} is not possible: {error}") from None

@@ -1,7 +1,9 @@
 """From a recipe to run folders: check everything first, then run what is not done yet."""
 
 import json
+import math
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -10,16 +12,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 
 from acn_cl.bookkeeping import Bookkeeper, Display, OfStack, Outcome, Unfailing
 from acn_cl.bookkeeping import Quiet as Quiet
 from acn_cl.bookkeeping import failed as failed
+from acn_cl.choosing import chosen
 from acn_cl.errors import Ended, SpecError, UserError
+from acn_cl.executors.planning import tasks_of, together
+from acn_cl.executors.task import Executor, Job
 from acn_cl.recipe import Planned, Recipe, load_recipe
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.folder import Held, RunFolder
+from acn_cl.share import Share
 from acn_cl.spec import Experiment
-from acn_cl.tables import is_dotted
+from acn_cl.tables import is_dotted, resolve
 from acn_cl.together import SharedBookkeeper, SharedFolder
 from acn_cl.training.device import allow_determinism, choose_device, choose_precision
 from acn_cl.training.interrupt import Interrupted, StopRequest
@@ -29,18 +36,20 @@ from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import can_resume
 from acn_cl.training.session import Session, build_network, build_strategy, build_stream
 from acn_cl.training.stack import StackSession
-from acn_cl.training.stack_group import group, refusal
+from acn_cl.training.stack_group import refusal
 from acn_cl.training.stack_run import StackedRun
-from acn_cl.training.stack_size import widest_stack
 from acn_cl.training.stack_strategy import can_stack
 from acn_cl.training.watch import Diverged
 from acn_cl.training.world import SharedStop, World, joined
 
+Folder = RunFolder | SharedFolder
 Keeper = Bookkeeper | SharedBookkeeper
-INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine")
+INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine", "resources")
 """Keys of a spec that may differ between two starts of one run: they change no result."""
-SINCE = {"accumulate": 1, "tf32": False}
-"""Keys that specs have got since the first run folders were written, and what was done before."""
+WAIT_AT_START = 5.0
+"""Seconds in which a process that was killed, or is still saving, has let go of its folders."""
+WAIT_FOR_LOCK = 120.0
+"""Seconds in which a file server gives back the locks of a machine that is gone (NFS: its lease time, 90 s)."""
 
 
 def run(
@@ -48,9 +57,12 @@ def run(
     out: Path | str,
     display: Display | None = None,
     stop: StopRequest | None = None,
+    executor: Executor | None = None,
+    only: Share | None = None,
 ) -> list[Outcome]:
     """Run every experiment of a recipe, for every seed, into ``out/<experiment>/seed-<n>/``.
 
+    A recipe with a search runs its trials first, in ``out/search/``, and then takes what they chose.
     Runs that are done already are skipped, and runs that were cut off go on from their last checkpoint. A run that
     fails leaves its reason in ``status.json``, and the others go on.
 
@@ -59,46 +71,76 @@ def run(
         out: the runs' folder; made if it is not there.
         display: shows progress.
         stop: a request to stop, looked at after every step.
+        executor: who trains; ``None``: this process.
+        only: the share of the runs that is this process's; ``None``: all.
 
     Returns:
         one outcome a run, in order.
 
     Raises:
-        UserError: anything in the spec, the data or the folder is wrong; nothing has been made then.
-        Interrupted: ``stop`` asked for it; the run at hand is saved.
+        UserError: anything in the spec, the data or the folder is wrong, or another process is at work on one of the
+            runs; none has begun then.
+        Interrupted: ``stop`` asked for it; the runs at hand are saved.
         Ended: of several processes that train together (torchrun), one cannot go on.
     """
+    recipe, asked = _as_recipe(what), stop or StopRequest()
     with own_random_state(0), joined() as world:  # what building draws is not taken from the caller's generators
-        return _run(_as_recipe(what), out, display, stop or StopRequest(), world)
+        shown = Unfailing(display if display is not None and world.first else Quiet())
+        trainer = _trainer(executor, world)
+        return _run(recipe, Path(out).absolute(), shown, asked, trainer, only, world)
 
 
-def _run(recipe: Recipe, out: Path | str, display: Display | None, asked: StopRequest, world: World) -> list[Outcome]:
+def _trainer(executor: Executor | None, world: World) -> Executor:
+    """
+    Raises:
+        UserError: torchrun has started this process, and somebody else is to train.
+    """
+    here = resolve("acn_cl.executors.local:Local")
+    if not world.shared:
+        return executor or here()  # type: ignore[no-any-return]
+    if not isinstance(executor, here | None):
+        raise UserError("--executor: torchrun's processes train every run together; take one of the two")
+    return here(world)  # type: ignore[no-any-return]
+
+
+def _run(
+    recipe: Recipe, out: Path, shown: Display, asked: StopRequest, trainer: Executor, only: Share | None, world: World
+) -> list[Outcome]:
     check(recipe)
-    shown = Unfailing(display if display is not None and world.first else Quiet())
-    jobs = [(planned, seed) for planned in recipe.planned for seed in planned.experiment.seeds]
-    own = [Bookkeeper(planned, seed, _path(out, planned, seed), shown) for planned, seed in jobs]
-    keepers: list[Keeper] = [SharedBookkeeper(keeper, world) if world.shared else keeper for keeper in own]
-    asked = SharedStop(asked, world) if world.shared else asked
-    for (planned, _), keeper in zip(jobs, keepers, strict=True):
-        _check_same_spec(planned, keeper.folder)
-    outcomes: dict[int, Outcome] = {}
-    for number, keeper in enumerate(keepers):
+    if recipe.searches:
+        if only is not None:
+            raise UserError("--only: a search needs all its trials to choose; give it to one machine, or to Ray")
+        if world.shared:
+            raise UserError("search: torchrun's processes cannot choose together; search without torchrun")
+        recipe = chosen(
+            recipe, out, lambda trials, place: _run(trials, place, shown, asked, trainer, None, world), shown
+        )
+    jobs = [Job(p, seed, out / p.id / f"seed-{seed}") for p in recipe.planned for seed in p.experiment.seeds]
+    for job in jobs:
+        _check_same_spec(job.planned, keeper_of(job, shown, world).folder)
+    units = together(jobs) if only is None else only.of(together(jobs))
+    outcomes: dict[Path, Outcome] = {}
+    for job in (job for unit in units for job in unit):
+        keeper = keeper_of(job, shown, world)
         if keeper.folder.is_done():
-            outcomes[number] = keeper.skipped()
-            shown.run_ended(outcomes[number])
-    left = [number for number in range(len(jobs)) if number not in outcomes]
+            outcomes[job.path] = keeper.skipped()
+            shown.run_ended(outcomes[job.path])
+    left = [rest for unit in units if (rest := [job for job in unit if job.path not in outcomes])]
     if left:
-        world.on_first(lambda: _check_can_be_written(Path(out)))
-    for stack in _stacks([keepers[number] for number in left]):
-        asked.check()
-        numbers = [left[index] for index in stack]
-        place = (len(outcomes) + 1, len(jobs))
-        for number, outcome in zip(
-            numbers, _run_stack([keepers[n] for n in numbers], shown, asked, place, world), strict=True
+        world.on_first(lambda: _check_free(out, [job for unit in left for job in unit], asked))
+        for ended in trainer.run(
+            tasks_of(left, len(outcomes)), shown, SharedStop(asked, world) if world.shared else asked
         ):
-            outcomes[number] = outcome
-            shown.run_ended(outcome)
-    return [outcomes[number] for number in range(len(jobs))]
+            for outcome in ended.outcomes:
+                outcomes[outcome.path] = outcome
+                shown.run_ended(outcome)
+    return [outcomes[job.path] for job in jobs if job.path in outcomes]
+
+
+def keeper_of(job: Job, display: Display, world: World) -> Keeper:
+    """Who keeps a run's folder: this process, or the first of several."""
+    own = Bookkeeper(job.planned, job.seed, job.path, display)
+    return SharedBookkeeper(own, world) if world.shared else own
 
 
 def _as_recipe(what: str | Recipe | Experiment) -> Recipe:
@@ -107,10 +149,6 @@ def _as_recipe(what: str | Recipe | Experiment) -> Recipe:
     if isinstance(what, Experiment):
         return Recipe(what.name, what.about, (Planned(what.name, {}, what),))
     return load_recipe(what)
-
-
-def _path(out: Path | str, planned: Planned, seed: int) -> Path:
-    return Path(out) / planned.id / f"seed-{seed}"
 
 
 def check(recipe: Recipe) -> None:
@@ -157,7 +195,7 @@ def _try_backbone(experiment: Experiment, stream: Any) -> None:
         build_network(experiment, experiment.seeds_of(experiment.seeds[0]), stream)
 
 
-def _check_same_spec(planned: Planned, folder: RunFolder | SharedFolder) -> None:
+def _check_same_spec(planned: Planned, folder: Folder) -> None:
     """A folder holds one run. Another spec's results are not overwritten.
 
     Raises:
@@ -166,13 +204,21 @@ def _check_same_spec(planned: Planned, folder: RunFolder | SharedFolder) -> None
     written = folder.written_spec()
     if written is None:
         return
-    there, here = SINCE | _flat(written["experiment"]), _flat(planned.experiment.as_dict())
+    there, here = _flat(_as_now(written["experiment"])), _flat(planned.experiment.as_dict())
     for key in sorted(there.keys() | here.keys()):
         if key.split(".")[0] not in INERT and there.get(key) != here.get(key):
             raise UserError(
                 f"{folder.path} holds a run with {key} {json.dumps(there.get(key))}, and this one has "
                 f"{json.dumps(here.get(key))}; choose another --out, or remove that folder"
             )
+
+
+def _as_now(written: dict[str, Any]) -> dict[str, Any]:
+    """A spec of an earlier version with the keys that have joined since, at their defaults."""
+    try:
+        return Experiment.model_validate(written).as_dict()
+    except (ValidationError, UserError):
+        return written
 
 
 def _check_can_be_written(out: Path) -> None:
@@ -187,31 +233,42 @@ def _check_can_be_written(out: Path) -> None:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
 
 
+def _check_free(out: Path, jobs: Sequence[Job], stop: StopRequest) -> None:
+    """Have nobody at work on a run before any of them begins.
+
+    Raises:
+        UserError: another process is, and the message says which; or nothing can be made in ``out``.
+    """
+    _check_can_be_written(out)
+    until = time.monotonic() + WAIT_AT_START
+    for folder in (RunFolder(job.path, job.planned.id, job.seed) for job in jobs):
+        if folder.is_begun():
+            _hold(folder, stop, until)
+            folder.release()
+
+
+def _hold(folder: Folder, stop: StopRequest, until: float) -> None:
+    """Lock a folder; a process that has just died may hold it for a while longer.
+
+    Raises:
+        UserError: it cannot be written, or another process holds it still.
+        Interrupted: ``stop`` asked for it.
+    """
+    while True:
+        try:
+            return folder.hold()
+        except Held:
+            stop.check()
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+
+
 def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in spec.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-# Which runs train together.
-
-
-def _stacks(keepers: Sequence[Keeper]) -> list[list[int]]:
-    """Indices of the runs in the order in which they train, together where that is possible and faster."""
-    jobs = [(keeper.planned.experiment, keeper.seed) for keeper in keepers]
-    return group(
-        jobs,
-        can_stack=lambda job: can_stack(build_strategy(job[0])),
-        sizes=lambda job: StackedRun(*job).sizes,
-        widest=lambda job: _width(job[0]),
-    )
-
-
-def _width(experiment: Experiment) -> int:
-    """Runs in a stack at most. On a CPU one run keeps all cores busy, and stacks are made only on request."""
-    wanted = experiment.engine == "stacked" or choose_device(experiment.device).type == "cuda"
-    return widest_stack(experiment) if wanted and launch().size == 1 else 1
 
 
 def _is_lean(experiment: Experiment) -> bool:
@@ -230,12 +287,16 @@ def _why_alone(experiment: Experiment, strategy: Any) -> str | None:
 # How they train.
 
 
-def _run_stack(
+def run_stack(
     keepers: Sequence[Keeper], display: Display, stop: StopRequest, place: tuple[int, int], world: World
 ) -> list[Outcome]:
-    """Train some runs together, those apart that go on from different positions; one outcome each, in order."""
+    """Train some runs together, those apart that go on from different positions; one outcome each, in order.
+
+    Raises:
+        Interrupted: ``stop`` asked for it; the runs are saved.
+    """
     outcomes: dict[int, Outcome] = {}
-    with _held(keepers) as refused:
+    with _held(keepers, stop, world) as refused:
         outcomes |= {number: keepers[number].outcome("failed", why) for number, why in refused.items()}
         starts = {n: _start(keepers[n], outcomes, n) for n in range(len(keepers)) if n not in outcomes}
         numbers = sorted((n for n in starts if n not in outcomes), key=lambda n: _position(starts[n]))
@@ -271,16 +332,16 @@ def _own_end(keepers: Sequence[Keeper], world: World) -> Iterator[list[Outcome]]
 
 
 @contextmanager
-def _held(keepers: Sequence[Keeper]) -> Iterator[dict[int, str]]:
+def _held(keepers: Sequence[Keeper], stop: StopRequest, world: World) -> Iterator[dict[int, str]]:
     """Hold the folders; nobody else can write into them. Gives those that cannot be held, and why."""
     refused: dict[int, str] = {}
+    # Several processes must agree on when to give up, and their clocks do not: they do not wait.
+    until = -math.inf if world.shared else time.monotonic() + WAIT_FOR_LOCK
     with ExitStack() as held:
         for number, keeper in enumerate(keepers):
             try:
-                keeper.folder.hold()
+                _hold(keeper.folder, stop, until)
                 held.callback(keeper.folder.release)
-            except Held:
-                raise
             except UserError as error:
                 refused[number] = str(error)
         yield refused
@@ -288,6 +349,9 @@ def _held(keepers: Sequence[Keeper]) -> Iterator[dict[int, str]]:
 
 def _start(keeper: Keeper, outcomes: dict[int, Outcome], number: int) -> Checkpoint | None:
     try:
+        if keeper.folder.is_done():  # by a worker whose word of it was lost
+            outcomes[number] = keeper.outcome("done")
+            return None
         return keeper.start()
     except Exception as error:
         outcomes[number] = keeper.failed(error)

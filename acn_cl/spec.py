@@ -147,6 +147,13 @@ class CheckpointSection(Section):
     keep: Literal["weights", "none"] = "weights"
 
 
+class ResourcesSection(Section):
+    """What one run (or one stack of runs) takes up of a machine, for executors that train several at a time."""
+
+    cpus: Float | None = Field(None, gt=0, description="cores; torch's threads are as many, at least 1")
+    gpus: Float | None = Field(None, ge=0, description="0.5: two at a time on a GPU")
+
+
 class PinSection(Section):
     """Purposes whose random numbers come from a fixed seed whatever the run's seed is."""
 
@@ -186,9 +193,11 @@ class Experiment(Section):
     engine: Literal["auto", "avalanche", "stacked"] = "auto"
     deterministic: bool = False
     evaluate_every: Literal["experience"] | EverySteps = "experience"
+    test_part: bool = Field(True, description="test the test part too; a search's trials do not look at it")
     corruptions: tuple[str, ...] = Field((), description="noise that the learned network is tested under as well")
     checkpoint: CheckpointSection = CheckpointSection()
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    resources: ResourcesSection = ResourcesSection()
 
     @model_validator(mode="after")
     def _resolve_sections(self) -> Self:
@@ -210,6 +219,10 @@ class Experiment(Section):
             raise SpecError(("seeds",), f"a seed stands twice in {list(self.seeds)}")
         if self.accumulate > self.batch_size:
             raise SpecError(("accumulate",), f"a batch of {self.batch_size} images has no {self.accumulate} parts")
+        if not self.test_part and not (self.stream.validation or is_dotted(self.stream.name)):
+            raise SpecError(("test_part",), "without it, and with stream.validation 0, nothing would be measured")
+        if not self.test_part and self.corruptions:
+            raise SpecError(("corruptions",), "they are tested on the test part; leave them out, or test_part: true")
         if self.schedule.warmup_epochs > self.epochs:
             raise SpecError(
                 ("schedule", "warmup_epochs"), f"{self.schedule.warmup_epochs} is more than epochs, {self.epochs}"

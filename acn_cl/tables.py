@@ -49,6 +49,7 @@ TABLES = {
     "strategies": "acn_cl.strategies.table:STRATEGIES",
     "streams": "acn_cl.benchmarks.streams.table:STREAMS",
     "datasets": "acn_cl.benchmarks.datasets.table:DATASETS",
+    "executors": "acn_cl.executors.table:EXECUTORS",
 }
 
 

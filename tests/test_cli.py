@@ -132,7 +132,7 @@ def test_a_dotted_name_in_the_current_folder_is_found_and_said(cli, spec, tmp_pa
     assert code == 2 and "did you mean 'strength'" in err
 
 
-@pytest.mark.parametrize("what", ["backbones", "blocks", "wirings", "strategies", "streams", "recipes"])
+@pytest.mark.parametrize("what", ["backbones", "blocks", "wirings", "strategies", "streams", "recipes", "executors"])
 def test_lists(cli, what):
     code, out, _ = cli("list", what)
     assert code == 0 and len(out.splitlines()) > 4

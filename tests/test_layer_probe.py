@@ -119,7 +119,7 @@ def probe_of(network, stream, images):
         def evaluate(self, images):
             return images
 
-    part = own_images([images], torch.zeros(1, len(images), dtype=torch.int64))
+    part = own_images([images], torch.zeros(1, len(images), dtype=torch.int64), streamed=False)
     return LayerProbe(Alone(network), part, Plain()), part
 
 

@@ -11,15 +11,20 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["spec", "backbones", "depth", "training", "runner", "cli"]
 """Inside the core, from the bottom to the top; each may import itself and what stands before it."""
 BASE = {
-    "errors", "tables", "seeding", "spec", "specfile", "recipe", "runs", "metrics", "stats", "theory", "__init__",
+    "errors", "tables", "seeding", "spec", "specfile", "recipe", "runs", "search",
+    "metrics", "stats", "theory", "__init__",
 }  # fmt: skip
 TOP = {
     "__main__": "cli",
     "bench": "cli",
     "bookkeeping": "runner",
-    "together": "runner",
+    "choosing": "runner",
     "display": "cli",
     "doctor": "cli",
+    "executors": "runner",
+    "overview": "cli",
+    "share": "runner",
+    "together": "runner",
 }
 AVALANCHE_IN = ("strategies/", "benchmarks/streams/", "acn_cl/training/")
 
@@ -94,7 +99,8 @@ def test_a_regularisers_mathematics_knows_no_loop(path):
     "module",
     ["acn_cl", "acn_cl.spec", "acn_cl.recipe", "acn_cl.runs.load", "acn_cl.metrics", "acn_cl.stats", "acn_cl.theory",
      "acn_cl.reports", "acn_cl.depth.effective", "acn_cl.backbones.presets", "acn_cl.strategies.table",
-     "acn_cl.benchmarks.streams.table", "acn_cl.benchmarks.streams.build", "acn_cl.cli"],
+     "acn_cl.benchmarks.streams.table", "acn_cl.benchmarks.streams.build", "acn_cl.cli",
+     "acn_cl.executors.table", "acn_cl.executors.worker"],
 )  # fmt: skip
 def test_these_load_no_torch(module):
     code = f"import sys, {module}\nassert 'torch' not in sys.modules and 'avalanche' not in sys.modules"

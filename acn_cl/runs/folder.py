@@ -125,6 +125,10 @@ class RunFolder:
             (self.path / HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
+    def is_begun(self) -> bool:
+        """Whether anybody has ever held it."""
+        return (self.path / LOCK).exists()
+
     def is_done(self) -> bool:
         """Whether a finished run lies here."""
         return (self.path / STATUS).exists() and read_status(self.path).state == "done"

@@ -40,7 +40,17 @@ MOST_CELLS = 50_000_000
 LEAST = {"trained": -1, "step": -1, "evaluated": 0, "depth": 0, "samples": 0}
 CONFUSED = ["trained", "evaluated", "predicted"]
 ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
-NOT_THE_EXPERIMENT = ("name", "about", "seeds", "device", "engine", "checkpoint", "loggers", "stream.download")
+NOT_THE_EXPERIMENT = (
+    "name",
+    "about",
+    "seeds",
+    "device",
+    "engine",
+    "checkpoint",
+    "loggers",
+    "resources",
+    "stream.download",
+)
 """Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
 
 

@@ -39,10 +39,11 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request to stop; a second one ends the process as if nobody had asked.
+def stop_on_signals(patient: bool = False) -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request to stop; only in the main thread, as Python has it.
 
-    Only in the main thread, as Python has it.
+    Args:
+        patient: a second signal says what the first did; otherwise it ends the process as if nobody had asked.
     """
     request = StopRequest()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -50,6 +51,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def ask(number: int, _: FrameType | None) -> None:
         request.signal = number
+        if patient:
+            return
         for each in numbers:
             signal.signal(each, before[each])
         os.write(2, b"acn-cl: saving after this step; another signal stops at once\n")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.logging import BaseLogger, TensorboardLogger, WandBLogger
 from avalanche.training.plugins import EvaluationPlugin
@@ -217,7 +218,8 @@ class Session:
             return
         started = time.perf_counter()
         for index in able:
-            self._score(trained, step, index, "test", self._tests[index])
+            if self.experiment.test_part:
+                self._score(trained, step, index, "test", self._tests[index])
             if (held_out := self._validations[index]) is not None:
                 self._score(trained, step, index, "validation", held_out)
         samples = sum(len(self._tests[index]) for index in able)

@@ -183,7 +183,8 @@ class StackTraining:
         self._note_time(trained, "evaluate", started, sum(len(self._tests[i]) for i in able))
 
     def _parts(self, index: int) -> Iterator[tuple[str, StackedPart]]:
-        yield "test", self._tests[index]
+        if self._runs[0].experiment.test_part:
+            yield "test", self._tests[index]
         if (held_out := self._validations[index]) is not None:
             yield "validation", held_out
 
