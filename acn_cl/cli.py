@@ -84,7 +84,8 @@ def run(
     loaded = load_recipe(recipe, [*(set_ or []), *chosen], seeds)
     folder = runs if runs is not None else Path("runs") / loaded.name
     share = parse_share(only) if only is not None else None
-    trainer = build_executor(executor, workers=workers, address=address)
+    with leave_on_signals():
+        trainer = build_executor(executor, workers=workers, address=address)
     if dry_run:
         if not launch().rank:
             _print_plan(loaded, folder)

@@ -263,6 +263,8 @@ class Session:
             )
 
     def _probe_layers(self, experience: int) -> None:
+        if not self.experiment.test_part:
+            return  # it looks at test images
         started = time.perf_counter()
         train, task = self._data[experience], self.stream.task_label(experience)
         for quantity, (values,) in self._probe.after(experience, _as_stack(train), task).items():

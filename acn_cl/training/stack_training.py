@@ -239,6 +239,8 @@ class StackTraining:
                 run.note_layers(experience, -1, "importance_smallest", [least])
 
     def _probe_layers(self, experience: int) -> None:
+        if not self._runs[0].experiment.test_part:
+            return  # it looks at test images
         started = time.perf_counter()
         task = self._runs[0].stream.task_label(experience)
         for quantity, by_run in self._probe.after(experience, self._data[experience], task).items():
