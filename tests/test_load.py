@@ -137,6 +137,18 @@ def test_seeds_of_one_experiment_must_share_its_settings(tmp_path):
         load_runs(tmp_path / "a", tmp_path / "b")
 
 
+def test_finished_seeds_of_one_experiment_must_have_learned_the_same(tmp_path):
+    synthetic.write_run(tmp_path, "x", 0, experiences=4)
+    synthetic.write_run(tmp_path, "x", 1, rows=synthetic.accuracy_rows(synthetic.accuracy_by_depth(1, experiences=3)))
+    with pytest.raises(UserError, match=r"'x' learned 4 experiences at 4 depths in .*seed-0 and 3 at 4 in .*seed-1"):
+        load_runs(tmp_path)
+    synthetic.write_run(tmp_path, "y", 0, experiences=4)
+    shutil.rmtree(tmp_path / "x/seed-1")
+    unfinished = synthetic.accuracy_rows(synthetic.accuracy_by_depth(1, experiences=3))
+    synthetic.write_run(tmp_path, "x", 1, rows=unfinished, state="failed")
+    assert len(load_runs(tmp_path).runs) == 3, "one that is not done yet has learned less"
+
+
 def test_the_machine_may_differ_between_seeds(tmp_path):
     synthetic.write_run(tmp_path / "a", "x", 0, settings={"device": "cpu"})
     synthetic.write_run(tmp_path / "b", "x", 1, settings={"device": "cuda"})
@@ -246,6 +258,17 @@ DAMAGE = {
             lambda table: table.set_column(2, "evaluated", pa.nulls(len(table), pa.int32())),
         ),
         r"accuracy\.parquet: column 'evaluated' has empty cells",
+    ),
+    "another part": (
+        lambda run: rewrite(
+            run / "accuracy.parquet",
+            lambda table: table.set_column(3, "part", pa.array(["%s"] * len(table))),
+        ),
+        r"accuracy\.parquet: column 'part' has values other than test and validation",
+    ),
+    "a column that is not there": (
+        lambda run: rewrite(run / "accuracy.parquet", lambda table: table.drop_columns("part")),
+        r"accuracy\.parquet: no column 'part'",
     ),
     "rows twice": (
         lambda run: rewrite(run / "accuracy.parquet", lambda table: pa.concat_tables([table, table])),

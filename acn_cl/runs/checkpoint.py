@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from acn_cl.errors import UserError
 from acn_cl.runs.files import remove_parts, write_rows
 from acn_cl.runs.reading import Damaged, check_file, read_json, read_table
-from acn_cl.runs.schema import SCHEMA_VERSION, TABLES, check_version
+from acn_cl.runs.schema import JOINED, SCHEMA_VERSION, TABLES, check_version
 from acn_cl.runs.weights import WEIGHTS
 
 if TYPE_CHECKING:
@@ -184,9 +184,9 @@ def _read(folder: Path) -> Checkpoint:
 
 
 def _check_sums(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """See that every file is what was written. Returns the names of the tables: an earlier version had fewer."""
+    """See that every file is what was written. Returns the names of the tables: earlier runs had fewer."""
     sums, sizes = (value if isinstance(value := manifest.get(key), dict) else {} for key in ("sha256", "bytes"))
-    tables = [table for table in TABLES if f"{table}.parquet" in sums]
+    tables = [table for table in TABLES if table not in JOINED or f"{table}.parquet" in sums]
     for name in (TENSORS, PLAIN, *(f"{table}.parquet" for table in tables)):
         if not _is_as_written(folder / name, sizes.get(name), sums.get(name)):
             raise Damaged(f"{name} is missing or is not what was written")

@@ -19,7 +19,7 @@ from acn_cl.errors import UserError, suggest
 from acn_cl.runs.folder import Status, read_status
 from acn_cl.runs.matrices import Matrix, read_matrices
 from acn_cl.runs.reading import Damaged, read_json, read_table
-from acn_cl.runs.schema import TABLES, check_version
+from acn_cl.runs.schema import PARTS, TABLES, check_version
 
 Floats = NDArray[np.float64]
 KINDS = {str: "text", int: "an integer", dict: "an object", list: "a list"}
@@ -421,6 +421,8 @@ def _table(path: Path) -> pd.DataFrame:
 def _check_accuracy(path: Path, table: pd.DataFrame, *, done: bool) -> None:
     if done and table.empty:
         raise UserError(f"{path}: {'no rows' if path.exists() else 'missing'}, though the run says it is done")
+    if not table["part"].isin(PARTS).all():
+        raise UserError(f"{path}: column 'part' has values other than {' and '.join(PARTS)}")
     if not table["accuracy"].between(0, 1).all():
         raise UserError(f"{path}: column 'accuracy' has values outside 0..1")
     for name, least in LEAST.items():
@@ -467,7 +469,20 @@ def _merged(runs: Sequence[Run]) -> list[Run]:
                 f"{run.experiment!r} was run with different settings ({'; '.join(changed)}) in {sibling.path} and "
                 f"{run.path}; report them apart or name them apart"
             )
+    _check_shapes([run for run in by_name.values() if run.status.state == "done"])
     return [by_name[name] for name in sorted(by_name)]
+
+
+def _check_shapes(finished: Sequence[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in finished:
+        sibling = first.setdefault(run.experiment, run)
+        if run.by_depth.shape != sibling.by_depth.shape:
+            (learned, _, depths), (others, _, their_depths) = run.by_depth.shape, sibling.by_depth.shape
+            raise UserError(
+                f"{run.experiment!r} learned {others} experiences at {their_depths} depths in {sibling.path} and "
+                f"{learned} at {depths} in {run.path}; report them apart or name them apart"
+            )
 
 
 def _same(run: Run, other: Run) -> bool:

@@ -98,22 +98,26 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     check_file(path, LARGEST_TABLE)
     try:
         return _table(path, schema)
-    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException) as error:
         raise Damaged(f"cannot be read as parquet ({one_line(error)})") from None
 
 
 def _table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    with pq.ParquetFile(path) as file:
+        check_version(_version(file.schema_arrow), path)
+        _check_counts(file.metadata)
+        _check_names(schema, file.schema_arrow.names)
     texts = [column.name for column in schema if pa.types.is_string(column.type)]
     # As a dictionary a text costs its length once, however many rows claim it.
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        check_version(_version(file.schema_arrow), path)
-        _check_counts(file.metadata)
-        names = file.schema_arrow.names
-        for column in schema:
-            if names.count(column.name) != 1:
-                raise Damaged(f"{'no' if column.name not in names else 'more than one'} column {column.name!r}")
         table = file.read(columns=schema.names)
     return pd.DataFrame(pa.table({column.name: _column(table, column) for column in schema}).to_pandas())
+
+
+def _check_names(schema: pa.Schema, names: list[str]) -> None:
+    for name in schema.names:
+        if names.count(name) != 1:
+            raise Damaged(f"{'no' if name not in names else 'more than one'} column {name!r}")
 
 
 def _version(schema: pa.Schema) -> object:

@@ -67,6 +67,10 @@ CONFUSION = pa.schema(  # of class-incremental runs: the whole network, clean te
 
 TABLES = {"accuracy": ACCURACY, "layers": LAYERS, "timing": TIMING, "confusion": CONFUSION}
 
+JOINED = ("confusion",)
+"""Tables that the first runs of this version did not write yet."""
+
+PARTS = ("test", "validation")
 STATES = ("running", "done", "failed")
 
 

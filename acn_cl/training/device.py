@@ -97,7 +97,8 @@ def fp32_products(tf32: bool) -> Iterator[None]:
 
     torch by itself lets convolutions be in TF32 and matrix products not, so that neither may be left to its default.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn  # whose stubs do not know of ``conv``
+    backends = torch.backends.cuda.matmul, cudnn.conv
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
