@@ -41,7 +41,7 @@ def two_kinds(tiny, **changes):
 
 def test_processes_give_the_numbers_of_local_though_a_worker_is_killed(tiny, tmp_path):
     """The run that it had goes on from its checkpoint; nothing is lost, and nothing is done twice."""
-    recipe = two_kinds(tiny, seeds=[0, 1], epochs=3, checkpoint={"every_seconds": 0})
+    recipe = two_kinds(tiny, seeds=[0, 1], epochs=2, checkpoint={"every_seconds": 0})
     killer = helpers.Kills()
     outcomes = run(recipe, tmp_path / "processes", killer, executor=Processes(2))
     ids = [("alone", 0), ("alone", 1), ("stack", 0), ("stack", 1)]
@@ -108,7 +108,11 @@ def test_a_stop_has_every_worker_save_and_any_executor_takes_up_what_is_left(tin
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
 )
 def test_a_driver_that_is_ended_leaves_nobody_behind_and_is_started_again(tmp_path, number, code):
     """SIGINT as a terminal sends it, to the whole group of processes."""
