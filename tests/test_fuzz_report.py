@@ -32,7 +32,7 @@ from acn_cl.reports.words import said
 from acn_cl.runs.load import load_runs
 from acn_cl.runs.schema import TABLES
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=60_000,

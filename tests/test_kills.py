@@ -24,7 +24,7 @@ from acn_cl.runs.weights import load_weights
 KILLS = int(os.environ.get("KILLS", "3"))
 SPEC = """\
 name: killed
-stream: {name: split-digits, class_order: fixed, stop_after: 4}
+stream: {name: split-digits, class_order: fixed, stop_after: 3}
 backbone: {name: ac_mixer, depth: 2, width: 16, patch: 4}
 strategy: {name: si, lambda: 100}
 optimizer: {state: carry, clip_norm: 1.0}
