@@ -3,13 +3,13 @@
 import signal
 from typing import NoReturn
 
-from acn_cl.training.interrupt import leave
+from acn_cl.training.interrupt import heed, leave
 
 
 def main() -> NoReturn:
     """Import the command line and call it."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
+        heed(number, leave)
     from acn_cl.cli import main as command_line
 
     command_line()

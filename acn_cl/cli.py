@@ -24,7 +24,7 @@ from acn_cl.recipe import Recipe, load_recipe, recipe_files
 from acn_cl.share import Share, parse_share
 from acn_cl.specfile import read_spec_file
 from acn_cl.tables import table
-from acn_cl.training.interrupt import Interrupted, Terminated, leave_on_signals, stop_on_signals
+from acn_cl.training.interrupt import Interrupted, Terminated, heed, leave_on_signals, stop_on_signals
 from acn_cl.training.launch import launch
 
 DONE, OUR_FAULT, WRONG_INPUT, SOME_FAILED = 0, 1, 2, 3
@@ -419,8 +419,8 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Exits 0, 1, 2, 3, 130 or 143; see the README."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
+    heed(signal.SIGINT, signal.default_int_handler)
+    heed(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", "no QP solver found")  # only Avalanche's GEM wants one, and it says so itself
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
@@ -455,7 +455,7 @@ def _terminate(*_: object) -> NoReturn:
 def _end_quietly() -> None:
     """From here on a signal ends the process as it ends any other: an exception would show the insides of exiting."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+        heed(number, signal.SIG_DFL)
 
 
 def _complain(message: str, code: int, everywhere: bool = False) -> int:

@@ -68,11 +68,17 @@ def place(tmp_path):
     return tmp_path
 
 
-def start(place, *words, **environment):
+def hear_interrupts():
+    """However the tests themselves were started."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def start(place, *words, before=None, **environment):
     paths = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-m", "acn_cl", *words],
         cwd=place,
+        preexec_fn=before or hear_interrupts,
         env=os.environ | {"PYTHONPATH": paths} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -182,6 +188,20 @@ def test_a_signal_while_the_process_exits_shows_nothing(place):
     process.send_signal(signal.SIGINT)
     assert end(process)[::2] == (-signal.SIGINT, []), "what was to be done is done, and the shell sees the signal"
     assert read_status(place / "runs/mine/seed-0").state == "done"
+
+
+def test_a_signal_that_is_to_be_ignored_is(place):
+    """As `nohup` and a script's `&` have it."""
+    process = start(place, "status", "nowhere", STAY_IN_IMPORT_OF="typer", before=ignore_interrupts)
+    wait_for(place / "marker", process)
+    process.send_signal(signal.SIGINT)
+    (place / "go").touch()
+    code, _, err = end(process)
+    assert code == 2 and "no such folder" in err[0]
+
+
+def ignore_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_a_signal_to_a_report_is_130(place):

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Interrupted(Exception):
@@ -20,6 +21,12 @@ class Terminated(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
+
+
+def heed(number: int, handler: Any) -> None:
+    """Have a signal handled, unless whoever started the process has it ignored: ``nohup``, a script's ``&``."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 class StopRequest:
@@ -54,16 +61,16 @@ def stop_on_signals(patient: bool = False) -> Iterator[StopRequest]:
         if patient:
             return
         for each in numbers:
-            signal.signal(each, before[each])
+            heed(each, before[each])
         os.write(2, b"acn-cl: saving after this step; another signal stops at once\n")
 
     for number in numbers:
-        signal.signal(number, ask)
+        heed(number, ask)
     try:
         yield request
     finally:
         for number in numbers:
-            signal.signal(number, before[number])
+            heed(number, before[number])
 
 
 @contextmanager
@@ -73,12 +80,14 @@ def leave_on_signals() -> Iterator[None]:
     An exception would surface anywhere in other people's import code, which may swallow it or show its insides.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, leave) for number in numbers}
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        heed(number, leave)
     try:
         yield
     finally:
         for number in numbers:
-            signal.signal(number, before[number])
+            heed(number, before[number])
 
 
 def leave(number: int, _: FrameType | None) -> None:
