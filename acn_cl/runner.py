@@ -237,13 +237,19 @@ def _check_free(out: Path, jobs: Sequence[Job], stop: StopRequest) -> None:
     """Have nobody at work on a run before any of them begins.
 
     Raises:
-        UserError: another process is, and the message says which; or nothing can be made in ``out``.
+        Held: another process is; the message says which.
+        UserError: nothing can be made in ``out``.
     """
     _check_can_be_written(out)
     until = time.monotonic() + WAIT_AT_START
     for folder in (RunFolder(job.path, job.planned.id, job.seed) for job in jobs):
         if folder.is_begun():
-            _hold(folder, stop, until)
+            try:
+                _hold(folder, stop, until)
+            except Held:
+                raise
+            except UserError:  # it cannot be written, which ends that run alone
+                continue
             folder.release()
 
 

@@ -160,9 +160,9 @@ def test_what_was_learned_goes_on_from_its_state(tiny):
 
 def test_images_of_a_part_that_is_sorted_by_class_are_of_every_class():
     labels = torch.arange(20).repeat_interleave(100)[None]
-    part = layer_probe._spread(own_images([torch.zeros(2000, 1, 2, 2)], labels), 128)
+    part = layer_probe._spread(own_images([torch.zeros(2000, 1, 2, 2)], labels, streamed=False), 128)
     assert len(part) == 128 and set(part.labels[0].tolist()) == set(range(20))
-    assert len(layer_probe._spread(own_images([torch.zeros(5, 1, 2, 2)], labels[:, :5]), 128)) == 5
+    assert len(layer_probe._spread(own_images([torch.zeros(5, 1, 2, 2)], labels[:, :5], streamed=False), 128)) == 5
 
 
 @pytest.mark.parametrize("strategy", [{"name": "si", "lambda": 10}, {"name": "test_layer_probe_names:DrawsGlobally"}])

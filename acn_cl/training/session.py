@@ -265,6 +265,8 @@ class Session:
     def _probe_layers(self, experience: int) -> None:
         if not self.experiment.test_part:
             return  # it looks at test images
+        if not self.network.heads.can_answer(experience):
+            return  # the strategy trains another network, as Avalanche's GDumb does
         started = time.perf_counter()
         train, task = self._data[experience], self.stream.task_label(experience)
         for quantity, (values,) in self._probe.after(experience, _as_stack(train), task).items():
