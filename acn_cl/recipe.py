@@ -387,7 +387,8 @@ def _searches(
             raise UserError(f"--set {key}: the search chooses it; use --set search.space.{key}=[...]")
         if not any(_knows(one, key) for one in planned):
             raise UserError(f"{where}: no strategy of the recipe has it")
-    at = {("matrix", key): line for (*start, key), line in file.lines.items() if start == ["search", "space"]}
+    inside = ("search", "space")
+    at: dict[KeyPath, int] = {("matrix", key): n for (*start, key), n in file.lines.items() if tuple(start) == inside}
     pointing = SpecFile(file.source, file.data, {**file.lines, **at})  # so that a wrong value is looked for there
     searches = []
     for one in planned:

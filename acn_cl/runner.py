@@ -97,7 +97,7 @@ def _trainer(executor: Executor | None, world: World) -> Executor:
     """
     here = resolve("acn_cl.executors.local:Local")
     if not world.shared:
-        return executor or here()  # type: ignore[no-any-return]
+        return executor or here()
     if not isinstance(executor, here | None):
         raise UserError("--executor: torchrun's processes train every run together; take one of the two")
     return here(world)  # type: ignore[no-any-return]
