@@ -40,7 +40,7 @@ from acn_cl.training.stack_group import refusal
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_strategy import can_stack
 from acn_cl.training.watch import Diverged
-from acn_cl.training.world import SharedStop, World, joined
+from acn_cl.training.world import SharedStop, World, join
 
 Folder = RunFolder | SharedFolder
 Keeper = Bookkeeper | SharedBookkeeper
@@ -84,7 +84,8 @@ def run(
         Ended: of several processes that train together (torchrun), one cannot go on.
     """
     recipe, asked = _as_recipe(what), stop or StopRequest()
-    with own_random_state(0), joined() as world:  # what building draws is not taken from the caller's generators
+    world = join()
+    with own_random_state(0):  # what building draws is not taken from the caller's generators
         shown = Unfailing(display if display is not None and world.first else Quiet())
         trainer = _trainer(executor, world)
         return _run(recipe, Path(out).absolute(), shown, asked, trainer, only, world)

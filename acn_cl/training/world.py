@@ -4,8 +4,9 @@ Gradients are averaged by torch's DistributedDataParallel: nccl on GPUs, gloo on
 a stop, whether it is time to save, is agreed on the hosts, so that no GPU is waited for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import atexit
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -138,24 +139,22 @@ class SharedStop(StopRequest):
         return self.signal
 
 
-@contextmanager
-def joined() -> Iterator[World]:
-    """The world that torchrun has started this process in; left again at the end, unless somebody else had joined."""
+def join() -> World:
+    """The world that torchrun has started this process in. It is left when the process ends.
+
+    Not earlier: torchrun's store still knows the group that was left, and a second one would wait for it for ever.
+    """
     here = launch()
     if here.size == 1:
-        yield World()
-        return
-    if dist.is_initialized():
-        yield World(here, dist.new_group(backend="gloo"))
-        return
-    gpus = torch.cuda.is_available()
-    if gpus:
-        torch.cuda.set_device(here.local_rank % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
-    try:
-        yield World(here)
-    finally:
-        dist.destroy_process_group()
+        return World()
+    if not dist.is_initialized():
+        gpus = torch.cuda.is_available()
+        if gpus:
+            torch.cuda.set_device(here.local_rank % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
+    takes_cpu_tensors = "cpu:gloo" in dist.get_backend_config()
+    return World(here, None if takes_cpu_tensors else dist.new_group(backend="gloo"))
 
 
 def backend_of(device: torch.device) -> str:
