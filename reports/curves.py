@@ -120,7 +120,8 @@ def over_the_stream(runs: Runs, experiments: Sequence[str], quantity: str) -> Cu
         rows = rows[rows["layer"] == run.by_depth.shape[-1] - 1]
         if rows.empty:
             raise ValueError("not recorded")
-        return rows.set_index("trained")["value"].reindex(range(1, len(run.by_depth))).to_numpy(dtype=np.float64)
+        values = rows.set_index("trained")["value"].reindex(range(1, len(run.by_depth)))
+        return np.asarray(values, dtype=np.float64)
 
     return _each(runs, experiments, lambda done: _by_run(done, course), start=2)
 

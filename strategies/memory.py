@@ -67,7 +67,7 @@ class Memory:
             entering = new[name][fresh] if name in new else rows.new_full((len(fresh), *rows.shape[1:]), torch.nan)
             self.columns[name] = torch.cat([rows[old], entering])
 
-    def _kept(self, new: Mapping[str, Tensor]) -> Tensor:
+    def _kept(self, new: Mapping[str, Any]) -> Tensor:
         """Which rows stay, of the memory's and then the new ones, ascending."""
         both = {
             name: np.concatenate([columns[name].cpu().numpy() for columns in (self.columns, new) if columns])

@@ -152,7 +152,7 @@ def direct_and_full(backbone: LayeredBackbone, head: Head, images: Tensor, label
 
     def loss(added: Tensor, added_at_the_end: Tensor) -> Tensor:
         shifted = [_Shifted(block, shift) for block, shift in zip(blocks, added[1:], strict=True)]
-        *_, y = backbone.wiring.states(x0 + added[0], shifted)
+        *_, y = backbone.wiring.states(x0 + added[0], shifted)  # type: ignore[arg-type]
         return F.cross_entropy(head(backbone.features(y + added_at_the_end)), labels, reduction="sum")
 
     nothing = torch.zeros_like(x0)

@@ -340,7 +340,7 @@ def read_run(path: Path) -> Run:
     _check_accuracy(path / "accuracy.parquet", tables["accuracy"], done=status.state == "done")
     _check_confusion(path / "confusion.parquet", tables["confusion"])
     own = (path, spec["id"], spec["seed"], spec, status)
-    return Run(*own, **tables, checksum=checksum_of(path))
+    return Run(*own, *_in_order(tables), checksum=checksum_of(path))
 
 
 def checksum_of(path: Path) -> str:
@@ -373,8 +373,13 @@ def _imported(file: Path) -> list[Run]:
 def _as_run(file: Path, matrix: Matrix, checksum: str) -> Run:
     spec = {"id": matrix.experiment, "seed": matrix.seed, "experiment": {}, "axes": {}, "notes": matrix.notes}
     tables = {name: pd.DataFrame(schema.empty_table().to_pandas()) for name, schema in TABLES.items()}
+    tables["accuracy"] = matrix.accuracy
     own = (file, matrix.experiment, matrix.seed, spec, Status("done"))
-    return Run(*own, **(tables | {"accuracy": matrix.accuracy}), checksum=checksum, imported=True)
+    return Run(*own, *_in_order(tables), checksum=checksum, imported=True)
+
+
+def _in_order(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    return tables["accuracy"], tables["layers"], tables["timing"], tables["confusion"]
 
 
 def _run_folders(folder: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Accuracy of every sub-network on one experience."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,7 +42,7 @@ def evaluate(
 def _together(own: Probe, world: World) -> Probe:
     """What all processes' images give."""
     depths = len(own.loss)
-    sums = [np.rint(own.accuracy * own.samples), own.loss * own.samples, own.answers, [own.samples]]
+    sums: list[Any] = [np.rint(own.accuracy * own.samples), own.loss * own.samples, own.answers, [own.samples]]
     all_ = world.sum(torch.from_numpy(np.concatenate(sums))).numpy()
     right, loss, answers, (samples,) = np.split(all_, [depths, 2 * depths, -1])
     return Probe(right / samples, loss / samples, int(samples), answers.astype(np.int64))

@@ -166,7 +166,7 @@ class StackLearner:
     ) -> tuple[Tensor, list[Tensor]]:
         """The same of a batch in parts, one of which is in memory at a time."""
         count = parts[-1].stop
-        total: Sequence[Tensor] = ()
+        total: tuple[Tensor, ...] | list[Tensor] = ()
         for part in parts:
             own = [tensor[:, part] if tensor.dim() > 1 else tensor for tensor in inputs]  # CutMix's share is a run's
             losses, found = self._compute(moved, fixed, *own)

@@ -52,6 +52,8 @@ class Learner(SupervisedTemplate):
         world: the processes that share each batch.
     """
 
+    loss: Tensor
+
     def __init__(
         self,
         *,
@@ -193,7 +195,7 @@ class Learner(SupervisedTemplate):
     def _backward(self, loss: Tensor) -> None:
         if self.world.shared:  # gradients come out as the mean over processes, and are to be that over images
             loss = loss * (self.dataloader.weight * self.world.size)
-        loss.backward(retain_graph=self.retain_graph)
+        torch.autograd.backward(loss, retain_graph=self.retain_graph)
 
     def optimizer_step(self) -> None:
         if self._experiment.optimizer.clip_norm is not None:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.logging import BaseLogger, TensorboardLogger, WandBLogger
 from avalanche.training.plugins import EvaluationPlugin
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acn_cl.backbones.build import build_backbone
@@ -59,7 +61,9 @@ class Results:
     timing: list[dict[str, Any]] = field(default_factory=list)
     confusion: list[dict[str, Any]] = field(default_factory=list)
 
-    def note_confusion(self, trained: int, evaluated: int, heads: Heads, answers: Sequence[float]) -> None:
+    def note_confusion(
+        self, trained: int, evaluated: int, heads: Heads, answers: NDArray[np.int64] | Sequence[float]
+    ) -> None:
         """Add which experiences the answers belong to, where all experiences share one growing output.
 
         Args:

@@ -116,7 +116,7 @@ def own_images(images: Sequence[Any], labels: Tensor, streamed: bool) -> Stacked
 def pool_size(parts: Iterable[Any]) -> int:
     """Bytes of the images of some parts, those that several share counted once."""
     shared: dict[str, list[Any]] = {}
-    own = []
+    own: list[Any] = []
     for part in parts:
         (own if part.images.pixels is not None else shared.setdefault(part.split, [])).append(part)
     return bytes_of(own) + sum(len(_rows_of(some)) * bytes_of(some[:1]) // len(some[0]) for some in shared.values())

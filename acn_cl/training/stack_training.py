@@ -178,7 +178,9 @@ class StackTraining:
             return
         sums = [self._score(index, part) for index, _, part in parts]
         together = torch.cat(sums, 1).cpu()
-        for (index, name, part), scores in zip(parts, together.split([s.shape[1] for s in sums], 1), strict=True):
+        for (index, name, part), scores in zip(
+            parts, torch.split(together, [s.shape[1] for s in sums], 1), strict=True
+        ):
             self._note_scores(trained, step, index, name, "clean", scores, len(part))
         self._note_time(trained, "evaluate", started, sum(len(self._tests[i]) for i in able))
 

@@ -33,11 +33,9 @@ def load_digits(info: DatasetInfo, download: bool = False) -> ImageDataset:
 
 
 def _dataset(info: DatasetInfo, **parts: tuple[Pixels, Labels]) -> ImageDataset:
-    digests = {
-        f"{part}-{what}.npy": _digest(array)
-        for part, arrays in parts.items()
-        for what, array in zip(("images", "labels"), arrays, strict=True)
-    }
+    digests: dict[str, str] = {}
+    for part, (images, labels) in parts.items():
+        digests |= {f"{part}-images.npy": _digest(images), f"{part}-labels.npy": _digest(labels)}
     train, test = (LabelledImages(*parts[name]) for name in PARTS)
     return ImageDataset(info, train, test, layout="embedded", checksum=dataset_checksum(digests))
 
