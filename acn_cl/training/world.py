@@ -153,8 +153,11 @@ def join() -> World:
             torch.cuda.set_device(here.local_rank % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
-    takes_cpu_tensors = "cpu:gloo" in dist.get_backend_config()
-    return World(here, None if takes_cpu_tensors else dist.new_group(backend="gloo"))
+    if "cpu:gloo" in dist.get_backend_config():
+        return World(here)
+    hosts = dist.new_group(backend="gloo")
+    assert isinstance(hosts, dist.ProcessGroup)  # of all processes, so this one is in it
+    return World(here, hosts)
 
 
 def backend_of(device: torch.device) -> str:
