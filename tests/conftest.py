@@ -31,6 +31,21 @@ def tiny():
     return make
 
 
+@pytest.fixture
+def double(monkeypatch):
+    """Everything in float64: what two ways to compute the same numbers differ by is then far below 1e-8."""
+    import torch
+
+    from acn_cl.benchmarks.streams.transforms import BatchTransform
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    plain = BatchTransform.evaluate
+    monkeypatch.setattr(BatchTransform, "evaluate", lambda self, images: plain(self, images).double())
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real data sets; a test that needs it is skipped where there is none."""

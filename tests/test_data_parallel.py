@@ -9,11 +9,9 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import torch
 import yaml
 
-from acn_cl.benchmarks.streams.transforms import BatchTransform
 from acn_cl.recipe import load_recipe
 from acn_cl.runner import run
 from acn_cl.runs.weights import load_weights
@@ -103,16 +101,6 @@ def together(folder, *arguments, wait=True):
         return process
     said, _ = process.communicate(timeout=300)
     return process.returncode, said
-
-
-@pytest.fixture
-def double(monkeypatch):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    plain = BatchTransform.evaluate
-    monkeypatch.setattr(BatchTransform, "evaluate", lambda self, images: plain(self, images).double())
-    yield
-    torch.set_default_dtype(before)
 
 
 def written(spec, path):

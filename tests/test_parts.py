@@ -33,16 +33,6 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE
 
 
 @pytest.fixture
-def double(monkeypatch):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    plain = BatchTransform.evaluate
-    monkeypatch.setattr(BatchTransform, "evaluate", lambda self, images: plain(self, images).double())
-    yield
-    torch.set_default_dtype(before)
-
-
-@pytest.fixture
 def one_of_two(monkeypatch):
     """As if torchrun had started this process and another."""
     for name, value in (TORCHRUN | {"MASTER_PORT": "29500"}).items():

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from acn_cl.benchmarks.streams.transforms import BatchTransform
 from acn_cl.errors import UserError
 from acn_cl.spec import Experiment
 from acn_cl.training.estimate import estimate
@@ -40,17 +39,6 @@ class Keeps:
 
     def save(self, checkpoint):
         self.checkpoints.append(copy.deepcopy(checkpoint))
-
-
-@pytest.fixture
-def double(monkeypatch):
-    """Everything in float64: what two ways to compute the same numbers differ by is then far below 1e-8."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    plain = BatchTransform.evaluate
-    monkeypatch.setattr(BatchTransform, "evaluate", lambda self, images: plain(self, images).double())
-    yield
-    torch.set_default_dtype(before)
 
 
 def alone(experiment, seed, folder, **train):
