@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,21 @@ def _import_ray() -> ModuleType:
     return ray
 
 
+def check_reachable(address: str) -> None:
+    """Find out whether anybody listens there; Ray itself ends the whole process when nobody does.
+
+    Raises:
+        UserError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        return  # auto, and addresses of a Ray client, are Ray's to look up
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster at {address}: {error.strerror or error}") from None
+
+
 @contextmanager
 def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
     """A connection to a cluster; one that is there already is used, and left as it is.
@@ -69,6 +85,8 @@ def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        check_reachable(address)
     ours = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of it without having been asked
     numbers = (signal.SIGINT, signal.SIGTERM)
