@@ -88,10 +88,11 @@ def test_a_job_on_two_nodes_starts_ray_and_trains_everything(batch_system, tmp_p
     number = str(os.getpid())
     job = batch_system("slurm-ray.sbatch", SLURM_JOB_ID=number, SLURM_JOB_NODELIST="two")
     try:
-        output = job.communicate(timeout=600)[0]
+        job.wait(timeout=600)  # not for the nodes, which hold its output open until Slurm would end them
     finally:
         end_all_with("RAY_TMPDIR", f"/tmp/ray-{number}")
         shutil.rmtree(f"/tmp/ray-{number}", ignore_errors=True)
+    output = job.communicate(timeout=60)[0]
     assert job.returncode == 0, output
     assert states(tmp_path / "runs") == {f"seed-{seed}": "done" for seed in range(5)}
 
