@@ -10,6 +10,10 @@ import pytest
 # and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Whoever starts the tests in the background has them ignore Ctrl-C, and so would every process that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TINY = {
     "stream": {"name": "split-digits"},
     "backbone": {"name": "ac_mixer", "depth": 2, "width": 16, "patch": 4, "tokens_hidden": 8, "channels_hidden": 16},

@@ -101,7 +101,7 @@ def test_a_stop_has_every_worker_save_and_any_executor_takes_up_what_is_left(tin
     assert status.state == "failed" and "interrupted" in status.error
     assert list((tmp_path / "processes/experiment/seed-0/checkpoints").iterdir()), "what it had is saved"
     assert not (tmp_path / "processes/experiment/seed-1").exists()
-    assert [o.state for o in run(experiment, tmp_path / "processes")] == ["done"] * 2
+    assert [(o.state, o.error) for o in run(experiment, tmp_path / "processes")] == [("done", None)] * 2
     run(experiment, tmp_path / "local")
     same_runs(tmp_path / "local", tmp_path / "processes")
 

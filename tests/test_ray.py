@@ -85,7 +85,7 @@ def test_two_nodes_train_one_sweep_with_the_numbers_of_local_though_a_worker_is_
 def test_a_stop_has_every_worker_save(tiny, tmp_path, on_ray):
     stopper = helpers.Stops()
     with pytest.raises(Interrupted):
-        run(Experiment(**tiny(seeds=[0, 1, 2], epochs=30)), tmp_path, stopper, stopper.stop, on_ray)
+        run(Experiment(**tiny(seeds=[0, 1, 2], epochs=500)), tmp_path, stopper, stopper.stop, on_ray)
     status = read_status(tmp_path / "experiment/seed-0")
     assert status.state == "failed" and "interrupted" in status.error
     assert list((tmp_path / "experiment/seed-0/checkpoints").iterdir()), "what it had is saved"
