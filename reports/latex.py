@@ -69,8 +69,8 @@ def _summary(names: dict[str, str], results: Results, dialect: str) -> str:
     for experiment in results.experiments:
         shown = [results.of(experiment, m.key, dialect if len(m.dialects) > 1 else "") for m in measures]
         numbers = [mean_std(result.summary, result.measure.unit) for result in shown]
-        rows.append([names[experiment], str(len(shown[0].seeds)), *numbers])
-        data += shown[0].checksums
+        rows.append([names[experiment], str(len(results.any_of(experiment).seeds)), *numbers])
+        data += results.any_of(experiment).checksums
     about = f"Mean ± standard deviation over n seeds; F as in {dialect}"
     return _table(about, data, ["experiment", "n", *heads], [list(map(escape, row)) for row in rows])
 

@@ -22,7 +22,7 @@ def render(runs: Runs, results: Results) -> str:
     for experiment in results.experiments:
         shown = [result for measure in measures for result in results.dialects(experiment, measure)]
         cells = [mean_std(result.summary, result.measure.unit) for result in shown]
-        lines.append(_row([_text(names[experiment]), str(len(shown[0].seeds)), *cells]))
+        lines.append(_row([_text(names[experiment]), str(len(results.any_of(experiment).seeds)), *cells]))
     lines += ["", "Mean ± sample standard deviation over n seeds; –: not defined there."]
     lost = [f"- {_text(names[run.experiment])} seed {run.seed}: {_text(state(run))}" for run in runs.unfinished()]
     lost += [f"- {_text(entry.reason)}" for entry in runs.unreadable]

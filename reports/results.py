@@ -83,6 +83,10 @@ class Results:
         """One of them."""
         return self._all[experiment, measure, dialect]
 
+    def any_of(self, experiment: str) -> Result:
+        """One of an experiment's, for what all of them share: its seeds and their data."""
+        return self.dialects(experiment, MEASURES[0])[0]
+
     def dialects(self, experiment: str, measure: Measure) -> list[Result]:
         """The results of one measure in all its dialects."""
         return [self._all[experiment, measure.key, dialect] for dialect in measure.dialects]

@@ -176,6 +176,12 @@ def report(*paths, texts=0):
             text.encode()
 
 
+def test_a_csv_that_no_headline_measure_is_defined_for(tmp_path):
+    """Found by the fuzzing below: its tables have a row, and in it the number of seeds alone."""
+    (tmp_path / "theirs.csv").write_bytes(b"0.9,,\n0.5,0.8,\n0.4,0.6,")
+    report(tmp_path / "theirs.csv")
+
+
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
     """A store of two experiments, with everything that a run may record, and the files of one run, by name."""

@@ -1,6 +1,7 @@
 """Stacks of runs in run folders: what a stack records, how it is stopped and gone on with, and whose fault is whose."""
 
 import json
+import signal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from acn_cl.bookkeeping import Quiet
 from acn_cl.errors import UserError
 from acn_cl.runner import run
 from acn_cl.spec import Experiment
+from acn_cl.training.interrupt import Interrupted, StopRequest
+from acn_cl.training.stack_training import StackTraining
 
 SI = {"name": "si", "lambda": 10.0}
 SEEDS = (0, 1, 2)
@@ -81,6 +84,26 @@ def test_a_stack_that_was_stopped_ends_in_the_same_numbers(tiny, tmp_path, epoch
                 pd.read_parquet(tmp_path / f / f"experiment/seed-{seed}/{table}.parquet") for f in ("whole", "cut")
             )
             pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.parametrize("engine", ["auto", "stacked"])
+def test_a_stop_right_after_the_last_batch_of_an_epoch_is_gone_on_from(tiny, tmp_path, monkeypatch, engine):
+    """Nothing is left of that epoch but its end."""
+    run(experiment(tiny, engine=engine), tmp_path / "whole")
+    request, told = StopRequest(), StackTraining._step_over
+
+    def step_over(self, position, steps):
+        if position == (1, 0, self._learner.steps_per_epoch(1)):
+            request.signal = signal.SIGINT
+        told(self, position, steps)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StackTraining, "_step_over", step_over)
+        with pytest.raises(Interrupted):
+            run(experiment(tiny, engine=engine), tmp_path / "cut", stop=request)
+    assert all(o.state == "done" for o in run(experiment(tiny, engine=engine), tmp_path / "cut"))
+    for seed in SEEDS:
+        pd.testing.assert_frame_equal(accuracy(tmp_path / "whole", seed), accuracy(tmp_path / "cut", seed))
 
 
 def test_runs_of_unequal_sizes_are_not_stacked(tiny, tmp_path):

@@ -60,7 +60,8 @@ class StackedPart:
         """(R, n) rows of the pool, on the host -> (R * B, C, H, W), B = ``size`` at a time."""
         if isinstance(self.images, Tensor):  # one transfer for all batches
             rows = rows.to(self.labels.device, non_blocking=True)
-        return ahead(self.images, [chunk.flatten() for chunk in torch.split(rows, size, 1)])
+        chunks = torch.split(rows, size, 1) if rows.shape[1] else ()  # torch splits nothing into one piece of nothing
+        return ahead(self.images, [chunk.flatten() for chunk in chunks])
 
     def plain_batches(self, transform: Transform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in order, not augmented: (R, B, C, H, W) and (R, B)."""
