@@ -25,6 +25,7 @@ from acn_cl.training.learner import Learner
 from acn_cl.training.network import Network
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.session import Session
+from acn_cl.training.world import World
 
 pytestmark = pytest.mark.slow
 
@@ -272,7 +273,7 @@ def a_learner(strategy, experiences, steps, depth=5):
         device=torch.device("cpu"),
         precision="fp32",
         plugins=[strategy],
-        evaluator=_evaluation_plugin((), Path()),
+        evaluator=_evaluation_plugin((), Path(), World()),
     )
     learner.seconds = []
     return learner
