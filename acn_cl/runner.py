@@ -30,7 +30,7 @@ from acn_cl.tables import is_dotted, resolve
 from acn_cl.together import SharedBookkeeper, SharedFolder
 from acn_cl.training.device import allow_determinism, choose_device, choose_precision
 from acn_cl.training.interrupt import Interrupted, StopRequest
-from acn_cl.training.launch import launch
+from acn_cl.training.launch import processes_of
 from acn_cl.training.parts import refusal as refusal_of_parts
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import can_resume
@@ -182,7 +182,7 @@ def check_engine(planned: Planned) -> None:
     """
     experiment = planned.experiment
     strategy = build_strategy(experiment)
-    if (no := refusal_of_parts(experiment, strategy, launch().size)) is not None:
+    if (no := refusal_of_parts(experiment, strategy, processes_of(experiment.resources.processes))) is not None:
         raise no
     why = _why_alone(experiment, strategy)
     if experiment.engine == "stacked" and why is not None:
@@ -284,7 +284,7 @@ def _is_lean(experiment: Experiment) -> bool:
 
 
 def _why_alone(experiment: Experiment, strategy: Any) -> str | None:
-    if (processes := launch().size) > 1:
+    if (processes := processes_of(experiment.resources.processes)) > 1:
         return f"{processes} processes share each batch"
     if not can_stack(strategy):
         return f"strategy {experiment.strategy.name} needs more of a step than parameters and gradients"

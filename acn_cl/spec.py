@@ -152,6 +152,7 @@ class ResourcesSection(Section):
 
     cpus: Float | None = Field(None, gt=0, description="cores; torch's threads are as many, at least 1")
     gpus: Float | None = Field(None, ge=0, description="0.5: two at a time on a GPU")
+    processes: Int = Field(1, ge=1, description="that train one run together, with cpus and gpus each (executor ray)")
 
 
 class PinSection(Section):

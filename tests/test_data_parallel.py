@@ -49,7 +49,10 @@ ODD = SPEC | {
 """34 images in batches of 33: the second process has none of the last batch."""
 
 PROGRAM = '''
-"""acn-cl in float64, its images streamed; every process has a folder of its own to write into, if it does."""
+"""acn-cl in float64, its images streamed, recipe after recipe in the same processes.
+
+Every process has a folder of its own to write into, if it does.
+"""
 import os, sys, torch
 from acn_cl import cli
 from acn_cl.benchmarks.streams.transforms import BatchTransform
@@ -60,7 +63,7 @@ torch.set_default_dtype(torch.float64)
 plain, gathered = BatchTransform.evaluate, HostImages._gathered
 BatchTransform.evaluate = lambda self, images: plain(self, images).double()
 placement.free_memory = lambda device: 1
-rank, *folders = os.environ["RANK"], *sys.argv[1:3]
+rank, out, *recipes = os.environ["RANK"], *sys.argv[1:]
 sizes = set()
 
 def counted(self, rows):
@@ -70,7 +73,12 @@ def counted(self, rows):
 
 HostImages._gathered = counted
 try:
-    cli.main(["run", folders[0], "--out", f"{folders[1]}-{rank}"])
+    for recipe in recipes:
+        try:
+            cli.main(["run", recipe, "--out", f"{out}-{rank}"])
+        except SystemExit as end:
+            if end.code:
+                raise
 finally:
     print(f"process {rank} read", *sorted(sizes), flush=True)
 '''
@@ -132,11 +140,13 @@ def test_two_processes_are_one(tmp_path, double):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     law, odd = written(LAW, tmp_path / "law.yaml"), written(ODD, tmp_path / "odd.yaml")
+    again = written(SPEC | {"name": "again"}, tmp_path / "again.yaml")
     run(load_recipe(str(law)), tmp_path / "one")
     run(load_recipe(str(odd)), tmp_path / "one")
 
-    code, said = together(tmp_path, program, law, tmp_path / "two")
+    code, said = together(tmp_path, program, tmp_path / "two", law, again)
     assert code == 0, said
+    assert {path.name for path in (tmp_path / "two-0").iterdir()} >= {"naive", "again"}, "a second recipe joins as well"
     folders = sorted(path.parent for path in (tmp_path / "one").glob("*/seed-0/spec.json"))
     assert len(folders) == 6
     for folder in folders:
@@ -147,7 +157,7 @@ def test_two_processes_are_one(tmp_path, double):
     assert not (tmp_path / "two-1").exists(), "only the first process writes"
     assert said.count("naive seed 0: done") == 1, "or speaks"
 
-    process = together(tmp_path, program, odd, tmp_path / "cut", wait=False)
+    process = together(tmp_path, program, tmp_path / "cut", odd, wait=False)
     status = tmp_path / "cut-0/odd/seed-1/status.json"
     while process.poll() is None and not (status.exists() and json.loads(status.read_text())["progress"]["epoch"]):
         time.sleep(0.01)
@@ -157,7 +167,7 @@ def test_two_processes_are_one(tmp_path, double):
     assert process.returncode != 0
     assert found["state"] == "failed" and "interrupted" in found["error"], said
     assert list(status.parent.glob("checkpoints/*/manifest.json"))
-    code, said = together(tmp_path, program, odd, tmp_path / "cut")
+    code, said = together(tmp_path, program, tmp_path / "cut", odd)
     assert code == 0 and "goes on from its checkpoint" in said, said
     same(tmp_path / "one/odd/seed-1", status.parent, 1e-8)
     assert "process 0 read" in said and "process 1 read" in said

@@ -14,6 +14,7 @@ import torch
 
 from acn_cl.errors import UserError
 from acn_cl.executors.drive import RETRIES, drive
+from acn_cl.executors.local import Local
 from acn_cl.executors.planning import tasks_of, together
 from acn_cl.executors.processes import Processes, ProcessPool
 from acn_cl.executors.table import build_executor
@@ -193,6 +194,18 @@ def test_workers_are_given_a_card_each_or_share_it(monkeypatch):
 def test_what_an_executor_cannot_be_asked_for(name, options, message):
     with pytest.raises(UserError, match=message):
         build_executor(name, **options)
+
+
+@pytest.mark.parametrize("executor", [Local(), Processes(1)])
+def test_several_processes_for_a_run_are_refused_by_whoever_cannot_start_them(tiny, tmp_path, executor):
+    with pytest.raises(UserError, match=r"2 processes train a run together with --executor ray, or under torchrun"):
+        run(Experiment(**tiny(resources={"processes": 2})), tmp_path, executor=executor)
+    assert not list(tmp_path.glob("experiment/*"))
+
+
+def test_what_does_not_go_with_several_processes_is_refused_before_they_are_started(tiny, tmp_path):
+    with pytest.raises(UserError, match="replay"):
+        run(Experiment(**tiny(strategy={"name": "replay"}, resources={"processes": 2})), tmp_path)
 
 
 def test_one_card_by_its_number_is_refused(tiny, tmp_path):

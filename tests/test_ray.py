@@ -1,5 +1,6 @@
 """The ray executor, on a loopback cluster of two nodes with a CPU each, and on one that it starts itself."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,12 +15,14 @@ from types import SimpleNamespace
 import pandas as pd
 import psutil
 import pytest
+import torch
 
 from acn_cl.errors import UserError
-from acn_cl.executors.on_ray import check_reachable
+from acn_cl.executors.on_ray import Most, check_reachable, lack
 from acn_cl.executors.table import build_executor
 from acn_cl.runner import run
 from acn_cl.runs.folder import read_status
+from acn_cl.runs.weights import load_weights
 from acn_cl.spec import Experiment
 from acn_cl.training.interrupt import Interrupted
 
@@ -89,6 +92,69 @@ def test_a_stop_has_every_worker_save(tiny, tmp_path, on_ray):
     status = read_status(tmp_path / "experiment/seed-0")
     assert status.state == "failed" and "interrupted" in status.error
     assert list((tmp_path / "experiment/seed-0/checkpoints").iterdir()), "what it had is saved"
+
+
+TOGETHER = {
+    "optimizer": {"name": "sgd", "lr": 0.1},
+    "checkpoint": {"every_seconds": 0},
+    "resources": {"cpus": 1, "processes": 2},
+}
+"""Two processes for a run, one on each node."""
+
+
+def test_two_processes_on_two_nodes_train_one_run_though_one_is_killed(tiny, tmp_path, on_ray):
+    """In fp32, up to what two orders of summation make of two experiences of SGD."""
+    experiment = Experiment(**tiny(epochs=4, **TOGETHER))
+    killer = helpers.Kills()
+    (outcome,) = run(experiment, tmp_path / "ray", killer, executor=on_ray)
+    assert outcome.state == "done"
+    assert any("workers died" in line and "it goes on elsewhere" in line for line in killer.notes), killer.notes
+    assert any("goes on from its checkpoint" in line for line in killer.notes), killer.notes
+    (alone,) = run(Experiment(**tiny(epochs=4, **TOGETHER | {"resources": {"cpus": 1}})), tmp_path / "local")
+    weights, others = load_weights(alone.path), load_weights(outcome.path)
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, others[name], rtol=1e-4, atol=1e-4)
+    told = json.loads((outcome.path / "spec.json").read_text())
+    assert (told["processes"], told["backend"], told["threads"]) == (2, "gloo", 1)
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_stop_together(tiny, tmp_path, on_ray):
+    stopper = helpers.Stops()
+    with pytest.raises(Interrupted):
+        run(Experiment(**tiny(seeds=[0], epochs=2000, **TOGETHER)), tmp_path, stopper, stopper.stop, on_ray)
+    status = read_status(tmp_path / "experiment/seed-0")
+    assert status.state == "failed" and "interrupted" in status.error
+    assert is_saved(tmp_path / "experiment/seed-0")
+
+
+@pytest.mark.slow
+def test_what_ends_one_of_them_ends_the_run_with_its_reason(tiny, tmp_path, on_ray, monkeypatch):
+    (tmp_path / "own_of_ray.py").write_text(
+        "import os\nfrom acn_cl.strategies.plugin import StrategyPlugin\n\n"
+        "class Fails(StrategyPlugin):\n    in_parts = True\n\n"
+        "    def before_training_epoch(self, strategy, **_):\n        if os.environ['RANK'] == '1':\n"
+        "            raise OSError('the disk of this machine alone is gone')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (outcome,) = run(
+        Experiment(**tiny(strategy={"name": "own_of_ray:Fails"}, **TOGETHER)), tmp_path / "runs", executor=on_ray
+    )
+    assert outcome.state == "failed" and "the disk of this machine alone is gone" in outcome.error
+    assert "the disk of this machine alone is gone" in read_status(outcome.path).error
+
+
+def test_room_for_a_run_is_counted_in_processes():
+    most = Most(cpus=2, gpus=0.5, processes=3)
+    assert most.room({"CPU": 8, "GPU": 1}) == 2 and most.room({"CPU": 3, "GPU": 4}) == 1 and most.room({"GPU": 4}) == 0
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 64}}]
+    cluster = SimpleNamespace(nodes=lambda: nodes)
+    assert lack(cluster, most) == "the cluster has 2 CPUs and 0.5 GPUs for 1 of a run's 3 processes"
+    nodes.append({"Alive": True, "Resources": {"CPU": 5.0, "GPU": 1.0}})
+    assert lack(cluster, most) is None
+    assert lack(cluster, Most(cpus=6, gpus=0, processes=1)).startswith("no node of the cluster has 6 CPUs")
 
 
 @pytest.mark.parametrize(

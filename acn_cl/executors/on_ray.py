@@ -3,11 +3,13 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from acn_cl.bookkeeping import Display
 from acn_cl.errors import SpecError, UserError
@@ -15,6 +17,7 @@ from acn_cl.executors.drive import drive
 from acn_cl.executors.processes import check_devices
 from acn_cl.executors.ray_task import Surroundings, train
 from acn_cl.executors.task import Died, End, Ended, Stopped, Task
+from acn_cl.tables import resolve
 from acn_cl.training.interrupt import StopRequest
 
 AHEAD = 2
@@ -42,14 +45,32 @@ class OnRay:
     def run(self, tasks: Sequence[Task], display: Display, stop: StopRequest) -> Iterator[Ended]:
         """As :meth:`acn_cl.executors.task.Executor.run`."""
         check_devices(tasks)
-        cpus, gpus = max(task.cpus for task in tasks), max(task.gpus for task in tasks)
+        most = Most.of(tasks)
         with _connected(self._ray, self._address):
-            if not _fits(self._ray, cpus, gpus):
-                problem = f"no node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for one run"
+            if (problem := lack(self._ray, most)) is not None:
                 if self._address is None:
                     raise SpecError(("resources",), f"{problem}; ask for less")
                 display.note(f"{problem}; waiting for one that has (resources.cpus and resources.gpus say how much)")
-            yield from drive(RayPool(self._ray, cpus, gpus, self._workers), tasks, display, stop)
+            yield from drive(RayPool(self._ray, most, self._workers), tasks, display, stop)
+
+
+@dataclass(frozen=True)
+class Most:
+    """The most that one of several tasks takes up: each process's ``cpus`` and ``gpus``, and how many processes."""
+
+    cpus: float
+    gpus: float
+    processes: int
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> Self:
+        """Over all tasks."""
+        return cls(*(max(getattr(task, key) for task in tasks) for key in ("cpus", "gpus", "processes")))
+
+    def room(self, found: Mapping[str, float]) -> int:
+        """How many processes find what they want in Ray's resources."""
+        rooms = [found.get(kind, 0) / each + SLACK for kind, each in (("CPU", self.cpus), ("GPU", self.gpus)) if each]
+        return int(min(rooms))
 
 
 def _import_ray() -> ModuleType:
@@ -103,9 +124,15 @@ def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _fits(ray: ModuleType, cpus: float, gpus: float) -> bool:
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return any(one.get("CPU", 0) + SLACK >= cpus and one.get("GPU", 0) + SLACK >= gpus for one in found)
+def lack(ray: ModuleType, most: Most) -> str | None:
+    """What a cluster lacks for the largest task."""
+    room = sum(most.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    each = f"{most.cpus:g} CPUs and {most.gpus:g} GPUs"
+    if not room:
+        return f"no node of the cluster has {each} for one run"
+    if room < most.processes:
+        return f"the cluster has {each} for {room} of a run's {most.processes} processes"
+    return None
 
 
 class RayPool:
@@ -113,32 +140,40 @@ class RayPool:
 
     Args:
         ray: the package, connected.
-        cpus: that a task takes at most.
-        gpus: likewise.
+        largest: what a task takes at most.
         workers: tasks that are sent at a time; ``None``: as many as the cluster has room for, and some ahead.
     """
 
-    def __init__(self, ray: ModuleType, cpus: float, gpus: float, workers: int | None) -> None:
-        self._ray, self._cpus, self._gpus, self._workers = ray, cpus, gpus, workers
-        self._train = ray.remote(train)
+    def __init__(self, ray: ModuleType, largest: Most, workers: int | None) -> None:
+        self._ray, self._largest, self._workers = ray, largest, workers
         self._surroundings = Surroundings(
             str(Path.cwd()), {k: v for k, v in os.environ.items() if k.startswith("ACN_CL_")}
         )
         self._at_work: dict[Any, Task] = {}
+
+    @cached_property
+    def _alone(self) -> Any:
+        return self._ray.remote(train)
+
+    @cached_property
+    def _together(self) -> Any:
+        return self._ray.remote(resolve("acn_cl.executors.ray_together:train_together"))
 
     @property
     def most(self) -> int:
         """Asked anew each time: nodes come and go."""
         if self._workers is not None:
             return self._workers
-        found = self._ray.cluster_resources()
-        room = [found.get(kind, 0) / each + SLACK for kind, each in (("CPU", self._cpus), ("GPU", self._gpus)) if each]
-        return AHEAD * max(1, int(min(room)))
+        room = max(1, self._largest.room(self._ray.cluster_resources()) // self._largest.processes)
+        return room if self._largest.processes > 1 else AHEAD * room
 
     def send(self, task: Task) -> None:
         """As :meth:`acn_cl.executors.drive.Pool.send`. Ray itself tries nothing again: the driver does, and says so."""
         options = {"num_cpus": task.cpus, "num_gpus": task.gpus, "max_retries": 0, "name": task.name}
-        self._at_work[self._train.options(**options).remote(task, self._surroundings)] = task
+        if task.processes > 1:  # the workers that it starts take that up
+            options |= {"num_cpus": 0, "num_gpus": 0}
+        function = self._together if task.processes > 1 else self._alone
+        self._at_work[function.options(**options).remote(task, self._surroundings)] = task
 
     def wait(self, seconds: float) -> list[tuple[Task, End]]:
         """As :meth:`acn_cl.executors.drive.Pool.wait`."""
@@ -162,7 +197,7 @@ class RayPool:
     def stop(self) -> None:
         """As :meth:`acn_cl.executors.drive.Pool.stop`: to a task at work, a cancellation is a SIGINT."""
         for one in self._at_work:
-            self._ray.cancel(one, force=False)
+            self._ray.cancel(one, force=False, recursive=False)  # a task ends its own workers
 
 
 def _one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ import torch
 from acn_cl.executors.task import Job, Task
 from acn_cl.spec import Experiment
 from acn_cl.training.device import choose_device
-from acn_cl.training.launch import launch
+from acn_cl.training.launch import processes_of
 from acn_cl.training.session import build_strategy
 from acn_cl.training.stack_group import group
 from acn_cl.training.stack_run import StackedRun
@@ -32,7 +32,7 @@ def together(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def _is_wanted_stacked(experiment: Experiment) -> bool:
     """On a CPU one run keeps all cores busy, and stacks are made only on request; a stack is one process's."""
-    if launch().size > 1:
+    if processes_of(experiment.resources.processes) > 1:
         return False
     return experiment.engine == "stacked" or choose_device(experiment.device).type == "cuda"
 
@@ -72,4 +72,6 @@ def _task(jobs: Sequence[Job], place: tuple[int, int]) -> Task:
     threads = torch.get_num_threads() if cpus is None else max(1, int(cpus))
     if gpus is None:
         gpus = 1.0 if choose_device(experiment.device).type == "cuda" else 0.0
-    return Task(tuple(jobs), place, threads, cpus if cpus is not None else 1.0 if gpus else threads, gpus)
+    if cpus is None:
+        cpus = 1.0 if gpus else threads
+    return Task(tuple(jobs), place, threads, cpus, gpus, experiment.resources.processes)

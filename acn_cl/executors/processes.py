@@ -11,7 +11,7 @@ import torch
 from acn_cl.bookkeeping import Display
 from acn_cl.errors import SpecError, UserError
 from acn_cl.executors.drive import drive
-from acn_cl.executors.task import Died, End, Ended, Task
+from acn_cl.executors.task import Died, End, Ended, Task, check_processes
 from acn_cl.executors.worker import work
 from acn_cl.training.interrupt import StopRequest
 
@@ -37,6 +37,7 @@ class Processes:
     def run(self, tasks: Sequence[Task], display: Display, stop: StopRequest) -> Iterator[Ended]:
         """As :meth:`acn_cl.executors.task.Executor.run`."""
         check_devices(tasks)
+        check_processes(tasks)
         threads, gpus = max(task.threads for task in tasks), max(task.gpus for task in tasks)
         cards = visible_gpus() if gpus else []
         count = min(self._workers or _fitting(threads, gpus, len(cards)), len(tasks))

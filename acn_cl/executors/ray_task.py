@@ -24,13 +24,18 @@ class Surroundings:
 
 def train(task: Task, surroundings: Surroundings) -> End:
     """Train a task's runs; Ray has it run in the main thread of a process that has nothing else to do."""
+    settle(task, surroundings)
+    from acn_cl.executors.perform import end_of
+
+    with stop_on_signals(patient=True) as stop:  # Ray may say it again
+        return end_of(task, stop)
+
+
+def settle(task: Task, surroundings: Surroundings) -> None:
+    """Make a worker's process what the driver's is, as far as a task needs it; before CUDA is looked for."""
     if surroundings.folder not in sys.path:
         sys.path.append(surroundings.folder)
     for key, value in surroundings.variables.items():
         os.environ.setdefault(key, value)
     if not task.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    from acn_cl.executors.perform import end_of
-
-    with stop_on_signals(patient=True) as stop:  # Ray may say it again
-        return end_of(task, stop)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from acn_cl.bookkeeping import Display, Outcome
+from acn_cl.errors import SpecError
 from acn_cl.recipe import Planned
 from acn_cl.training.interrupt import StopRequest
 
@@ -33,6 +34,7 @@ class Task:
         threads: torch's threads; pinned, since the last bits of a result depend on it.
         cpus: cores that it takes up, fractions allowed.
         gpus: GPUs that it takes up, fractions allowed; 0: it does not see any.
+        processes: that train it together; threads, cpus and gpus are each one's.
     """
 
     jobs: tuple[Job, ...]
@@ -40,6 +42,7 @@ class Task:
     threads: int
     cpus: float
     gpus: float
+    processes: int = 1
 
     @property
     def name(self) -> str:
@@ -69,6 +72,22 @@ class Died:
 
 
 End = Ended | Stopped | Died
+
+
+def check_processes(tasks: Sequence[Task], here: int = 1) -> None:
+    """For executors that do not start several processes for a run.
+
+    Args:
+        tasks: the tasks.
+        here: how many train every run together anyway.
+
+    Raises:
+        SpecError: a task wants several, and not these.
+    """
+    for wanted in (task.processes for task in tasks):
+        if wanted not in (1, here):
+            how = f"--executor ray, or under torchrun --nproc-per-node {wanted}"
+            raise SpecError(("resources", "processes"), f"{wanted} processes train a run together with {how}")
 
 
 class Executor(Protocol):

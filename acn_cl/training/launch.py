@@ -30,3 +30,8 @@ def launch() -> Launch:
         return Launch()
     rank, size, local_rank, local_size = (int(os.environ.get(name, default)) for name, default in _NUMBERS)
     return Launch(rank, size, local_rank, local_size) if size > 1 else Launch()
+
+
+def processes_of(wanted: int) -> int:
+    """How many processes train a run together: those of torchrun, or as many as a spec has an executor start."""
+    return max(launch().size, wanted)

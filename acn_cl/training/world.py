@@ -135,7 +135,7 @@ class SharedStop(StopRequest):
 
     def asked(self) -> int | None:
         if self.signal is None:
-            self.signal = self._world.largest(self._own.signal or 0) or None
+            self.signal = self._world.largest(self._own.asked() or 0) or None
         return self.signal
 
 
