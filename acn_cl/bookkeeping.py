@@ -171,10 +171,21 @@ class Bookkeeper:
         if complaints and checkpoint is None:
             self._display.note(f"{self.name}: none of its checkpoints is whole, so it starts again")
         if checkpoint is not None:
-            self._behind = {"experience": checkpoint.experience, "epoch": checkpoint.epoch}
-            at = f"experience {checkpoint.experience + 1}, epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}"
-            self._display.note(f"{self.name}: goes on from its checkpoint at {at}")
+            self._goes_on(checkpoint, "goes on from its checkpoint at")
         return checkpoint
+
+    def goes_back(self, checkpoint: Checkpoint | None) -> None:
+        """The stack that the run is in goes on from an earlier checkpoint, or from the beginning."""
+        if checkpoint is not None:
+            self._goes_on(checkpoint, "goes back with its stack to")
+        else:
+            self._behind = {"experience": 0, "epoch": 0}
+            self._display.note(f"{self.name}: goes back with its stack to the beginning")
+
+    def _goes_on(self, checkpoint: Checkpoint, how: str) -> None:
+        self._behind = {"experience": checkpoint.experience, "epoch": checkpoint.epoch}
+        at = f"experience {checkpoint.experience + 1}, epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}"
+        self._display.note(f"{self.name}: {how} {at}")
 
     def begin(self, run: RunLike, network: Network, stack: int, going_on: bool) -> None:
         """Write ``spec.json``, and say if the run goes on under other circumstances than it began.

@@ -21,8 +21,9 @@ from acn_cl.choosing import chosen
 from acn_cl.errors import Ended, SpecError, UserError
 from acn_cl.executors.planning import tasks_of, together
 from acn_cl.executors.task import Executor, Job
+from acn_cl.in_step import in_step
 from acn_cl.recipe import Planned, Recipe, load_recipe
-from acn_cl.runs.checkpoint import Checkpoint
+from acn_cl.runs.checkpoint import Checkpoint, position_of
 from acn_cl.runs.folder import Held, RunFolder
 from acn_cl.share import Share
 from acn_cl.spec import Experiment
@@ -306,8 +307,10 @@ def run_stack(
     with _held(keepers, stop, world) as refused:
         outcomes |= {number: keepers[number].outcome("failed", why) for number, why in refused.items()}
         starts = {n: _start(keepers[n], outcomes, n) for n in range(len(keepers)) if n not in outcomes}
-        numbers = sorted((n for n in starts if n not in outcomes), key=lambda n: _position(starts[n]))
-        for _, same in groupby(numbers, key=lambda n: _position(starts[n])):
+        starts = {n: start for n, start in starts.items() if n not in outcomes}
+        if not world.shared:
+            starts = in_step(cast(Sequence[Bookkeeper], keepers), starts)
+        for _, same in groupby(sorted(starts, key=lambda n: position_of(starts[n])), lambda n: position_of(starts[n])):
             together = list(same)
             some = [keepers[n] for n in together]
             alone = partial(_train_alone, world=world)
@@ -363,10 +366,6 @@ def _start(keeper: Keeper, outcomes: dict[int, Outcome], number: int) -> Checkpo
     except Exception as error:
         outcomes[number] = keeper.failed(error)
         return None
-
-
-def _position(start: Checkpoint | None) -> tuple[int, int, int]:
-    return (-1, 0, 0) if start is None else (start.experience, start.epoch, start.batch)
 
 
 def _train_alone(

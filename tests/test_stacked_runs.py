@@ -1,6 +1,7 @@
 """Stacks of runs in run folders: what a stack records, how it is stopped and gone on with, and whose fault is whose."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -121,17 +122,43 @@ def test_runs_at_other_positions_go_on_apart(tiny, tmp_path, stopped):
     assert [o.state for o in run(experiment(tiny), tmp_path / "cut")] == ["skipped"] * 3
 
 
-def test_a_damaged_checkpoint_sends_its_run_back_and_no_other(tiny, tmp_path, stopped):
-    spec = experiment(tiny, epochs=2, checkpoint={"every_seconds": 0})
-    stopped(spec, tmp_path, 7)
-    places = (tmp_path / "experiment/seed-2/checkpoints").iterdir()
-    newest = max(places, key=lambda path: [int(part) for part in path.name.split("-")])
-    (newest / "state.safetensors").write_bytes(b"garbage")
+def newest_checkpoint(out, seed):
+    places = (out / f"experiment/seed-{seed}/checkpoints").iterdir()
+    return max(places, key=lambda path: [int(part) for part in path.name.split("-")])
+
+
+def damage(checkpoint):
+    (checkpoint / "state.safetensors").write_bytes(b"garbage")
+
+
+@pytest.mark.parametrize("harm", [damage, shutil.rmtree])
+@pytest.mark.parametrize(("seconds", "back_to"), [(0, "experience 2, epoch 2, batch 1"), (60, "the beginning")])
+def test_a_stack_goes_back_to_what_all_of_it_have(tiny, tmp_path, stopped, harm, seconds, back_to):
+    """A kill came before the last run was saved, or what was saved is damaged: the width is what it was."""
+    spec = experiment(tiny, checkpoint={"every_seconds": seconds})
+    run(spec, tmp_path / "whole")
+    stopped(spec, tmp_path / "cut", 7 if seconds == 0 else 1)
+    newest = newest_checkpoint(tmp_path / "cut", 2)
+    harm(newest)
     said = []
     display = Quiet()
     display.note = said.append
-    assert [o.state for o in run(spec, tmp_path, display)] == ["done"] * 3
-    assert f"{newest}: damaged: state.safetensors is missing or is not what was written" in " ".join(said)
+    assert [o.state for o in run(spec, tmp_path / "cut", display)] == ["done"] * 3
+    told = "\n".join(said)
+    if harm is damage:
+        assert f"{newest}: damaged: state.safetensors is missing or is not what was written" in told
+    assert [f"seed {seed}: goes back with its stack to {back_to}" in told for seed in SEEDS] == [True, True, False]
+    for seed in SEEDS:
+        assert spec_of(tmp_path / "cut", seed)["stack"] == 3
+        pd.testing.assert_frame_equal(accuracy(tmp_path / "whole", seed), accuracy(tmp_path / "cut", seed))
+
+
+def test_a_run_that_has_nothing_in_common_with_its_stack_goes_on_apart(tiny, tmp_path, stopped):
+    """Seed 2 has lost both of its checkpoints: the others do not begin anew with it."""
+    spec = experiment(tiny, checkpoint={"every_seconds": 0})
+    stopped(spec, tmp_path, 7)
+    shutil.rmtree(tmp_path / "experiment/seed-2/checkpoints")
+    assert [o.state for o in run(spec, tmp_path)] == ["done"] * 3
     assert [spec_of(tmp_path, seed)["stack"] for seed in SEEDS] == [2, 2, 1]
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT = 2
+Position = tuple[int, int, int]
+"""Experience, epoch and batch that come next, each from 0."""
+BEGINNING: Position = (-1, 0, 0)
+"""Of a run that has saved nothing."""
 MANIFEST, TENSORS, PLAIN = "manifest.json", "state.safetensors", "state.json"
 LARGEST_PLAIN = 200_000_000  # bytes of state.json
 
@@ -49,6 +53,11 @@ class Checkpoint:
     tensors: "dict[str, Tensor]" = field(default_factory=dict)
     plain: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def position_of(start: Checkpoint | None) -> Position:
+    """Where a run goes on from ``start``; ``None``: it begins."""
+    return BEGINNING if start is None else (start.experience, start.epoch, start.batch)
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -84,6 +93,26 @@ def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
         except Damaged as damage:
             complaints.append(f"{folder}: damaged: {damage}; going back to what was before it")
     return None, complaints
+
+
+def load_checkpoint_at(run: Path, position: Position) -> Checkpoint | None:
+    """The checkpoint of a certain position, if it is there and whole.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`.
+    """
+    folder = _folder(run) / _name(Checkpoint(*position))
+    if folder not in _found(run):
+        return None
+    try:
+        return _read(folder)
+    except Damaged:
+        return None
+
+
+def has_saved_once(run: Path) -> bool:
+    """Whether a run has one checkpoint and no more."""
+    return len(_found(run)) == 1
 
 
 def remove_checkpoints(run: Path) -> None:

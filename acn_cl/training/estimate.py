@@ -111,8 +111,8 @@ def _saved_for_backward(backbone: nn.Module, images: Tensor, precision: str) -> 
     return total
 
 
-SHARE = 0.45  # of the rate of matrix products that a step reaches: assumed, until a bench has measured it
-STEP = 2e-3  # seconds of every step that do not grow with the network: assumed likewise
+SHARE = 0.55  # of the rate of matrix products that a step reaches, and
+STEP = 2e-3  # seconds of every step that do not grow with the network: fitted to a bench, see docs/speed.md
 
 
 def seconds(experiment: Experiment, size: Estimate) -> float:

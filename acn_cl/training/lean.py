@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from acn_cl.runs.checkpoint import Position
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
 from acn_cl.training.learner import MIXING
@@ -27,8 +28,6 @@ from acn_cl.training.stack_network import StackedNetwork
 from acn_cl.training.stack_strategy import StackStrategy
 from acn_cl.training.stack_watch import StackWatch
 
-Position = tuple[int, int, int]
-"""Experience, epoch and batch that come next, each from 0."""
 PROBE = 2  # images that show which parameters a loss depends on
 
 

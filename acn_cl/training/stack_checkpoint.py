@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from acn_cl.runs.checkpoint import Checkpoint
-from acn_cl.training.lean import Position, StackLearner
+from acn_cl.runs.checkpoint import Checkpoint, Position
+from acn_cl.training.lean import StackLearner
 from acn_cl.training.learner import Learner
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.resume import COUNTERS, capture

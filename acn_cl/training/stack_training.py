@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from acn_cl.depth.probing import split_scores
-from acn_cl.runs.checkpoint import Checkpoint
+from acn_cl.runs.checkpoint import Checkpoint, Position
 from acn_cl.runs.schema import TABLES
 from acn_cl.spec import EverySteps
 from acn_cl.tables import resolve
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.layer_probe import LayerProbe, Stacked
-from acn_cl.training.lean import Events, Position, StackLearner
+from acn_cl.training.lean import Events, StackLearner
 from acn_cl.training.memory import keep_freed_memory
 from acn_cl.training.per_run import PerRun
 from acn_cl.training.session import GLOBAL, Watcher
