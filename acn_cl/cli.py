@@ -164,9 +164,9 @@ def _print_plan(recipe: Recipe, folder: Path) -> None:
     out.print(shown)
     out.print("memory and time: about that much for one run by itself, without what its strategy adds")
     if recipe.searches:
-        trials = [trial.judged for search in recipe.searches for trial in search.trials]
-        count = sum(len(trial.experiment.seeds) for trial in trials)
-        out.print(f"before them: a search of {len(trials)} settings, {count} shorter runs; sizes are those without it")
+        trials = sum(search.size for search in recipe.searches)
+        count = sum(search.size * len(search.section.seeds) for search in recipe.searches)
+        out.print(f"before them: a search of {trials} settings, {count} shorter runs; sizes are those without it")
     runs = sum(len(p.experiment.seeds) for p in recipe.planned)
     out.print(f"{runs} runs of {len(recipe.planned)} experiments; nothing was run")
 

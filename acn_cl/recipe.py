@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -60,10 +60,22 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """What is tried before one of the recipe's experiments is run."""
+    """What is tried before one of the recipe's experiments is run.
+
+    Args:
+        section: how.
+        trials: all of them; none of an adaptive search, which makes them one by one.
+        make: a trial of a setting.
+    """
 
     section: SearchSection
     trials: tuple[Trial, ...]
+    make: Callable[[Setting], Trial]
+
+    @property
+    def size(self) -> int:
+        """How many settings are tried."""
+        return len(self.trials) or self.section.trials or 0
 
 
 @dataclass(frozen=True)
@@ -399,12 +411,15 @@ def _searches(
             )
         settings = [{key: v for key, v in s.items() if _knows(one, key)} for s in section.settings()]
         own = [setting for index, setting in enumerate(settings) if setting not in settings[:index]]
-        trials = []
-        for setting in own:
-            full = _planned({**one.axes, **setting}, data, plain, pointing, sets)
+
+        def make(setting: Setting, one: Planned = one) -> Trial:
+            known = {key: value for key, value in setting.items() if _knows(one, key)}
+            full = _planned({**one.axes, **known}, data, plain, pointing, sets)
             chosen = replace(full, id=one.id, axes=one.axes, comparisons=one.comparisons)
-            trials.append(Trial(setting, _judged(full, section, file), chosen))
-        searches.append(Search(section, tuple(trials)))
+            return Trial(known, _judged(full, section, file), chosen)
+
+        trials = tuple(map(make, own))
+        searches.append(Search(section, () if section.method == "adaptive" else trials, make))
     _check_distinct([trial.judged.id for search in searches for trial in search.trials], file)
     return tuple(searches)
 

@@ -66,9 +66,10 @@ def _values(value: object) -> object:
 class SearchSection(Section):
     """Which settings are tried, and what they are judged by."""
 
-    method: Literal["grid", "random"] = "grid"
+    method: Literal["grid", "random", "adaptive"] = "grid"
     space: dict[str, Annotated[list[Any] | Range, BeforeValidator(_values)]] = Field(min_length=1)
-    trials: Int | None = Field(None, ge=1, description="settings that are drawn; of random alone")
+    trials: Int | None = Field(None, ge=1, description="settings that are drawn; not of a grid")
+    at_a_time: Int = Field(4, ge=1, description="trials of adaptive between two looks at their scores")
     seed: Seed = Field(0, description="of the drawing")
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(parse_seeds), Field(min_length=1)] = (0,)
     evaluate_on: Annotated[int, Field(strict=True, ge=1)] | Literal["whole"] = Field(
@@ -77,8 +78,10 @@ class SearchSection(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if self.method == "random" and self.trials is None:
-            raise SpecError(("search", "trials"), "random needs a number of trials")
+        if self.method != "grid" and self.trials is None:
+            raise SpecError(("search", "trials"), f"{self.method} needs a number of trials")
+        if self.method != "adaptive" and "at_a_time" in self.model_fields_set:
+            raise SpecError(("search", "at_a_time"), f"{self.method} makes all its trials at once; leave it out")
         if self.method == "grid":
             if self.trials is not None:
                 raise SpecError(("search", "trials"), "a grid tries all its settings; leave it out or choose random")
@@ -88,10 +91,17 @@ class SearchSection(Section):
         return self
 
     def settings(self) -> list[Setting]:
-        """What is tried, in order, each once.
+        """What is tried, in order, each once; of an adaptive search, settings with each value that it may propose.
 
-        A random search draws trial by trial and key by key, so that more trials add to those of fewer.
+        A random search draws trial by trial and key by key, so that more trials add to those of fewer. Of the ranges of
+        an adaptive search it is the ends.
         """
+        if self.method == "adaptive":
+            values = [list(each.bounds) if isinstance(each, Range) else each for each in self.space.values()]
+            turns = range(max(map(len, values)))
+            return [
+                {key: each[turn % len(each)] for key, each in zip(self.space, values, strict=True)} for turn in turns
+            ]
         if self.method == "grid":
             return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self._lists())]
         drawn = [self._drawn(trial) for trial in range(self.trials or 0)]

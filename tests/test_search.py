@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import acn_cl.training.session
+from acn_cl.adaptive import Adaptive
 from acn_cl.choosing import validation_accuracy
 from acn_cl.errors import UserError
 from acn_cl.executors.processes import Processes
@@ -124,6 +126,13 @@ def test_trials_learn_the_first_experiences_and_do_not_test(recipe):
         ("search: {space: {optimizer.lr: {uniform: [1, 2]}}}\n", [], r"a grid needs a list of values"),
         ("search: {method: random, space: {optimizer.lr: [1]}}\n", [], r"random needs a number of trials"),
         ("search: {trials: 3, space: {optimizer.lr: [1]}}\n", [], r"a grid tries all its settings"),
+        ("search: {method: adaptive, space: {optimizer.lr: [1]}}\n", [], r"adaptive needs a number of trials"),
+        ("search: {at_a_time: 2, space: {optimizer.lr: [1]}}\n", [], r"grid makes all its trials at once"),
+        (
+            "search: {method: adaptive, trials: 2, space: {optimizer.lr: {uniform: [-1, 1]}}}\n",
+            [],
+            r"tuned\.yaml:8: optimizer\.lr: should be greater than 0",
+        ),
         ("search: {space: {optimiser.lr: [1]}}\n", [], r"no such axis; did you mean 'optimizer'"),
         ("search: {space: {optimizer.lr: [-1.0]}}\n", [], r"tuned\.yaml:8: optimizer\.lr: should be greater than 0"),
         ("search: {space: {strategy.lamda: [1]}}\n", [], r"no strategy of the recipe has it"),
@@ -232,6 +241,74 @@ def test_a_trial_that_fails_is_not_chosen_and_if_all_do_it_is_said(recipe, tmp_p
     with pytest.raises(UserError, match="tuned: every trial of its search failed"):
         run(recipe(search.replace(", 1.0e-2", "")), tmp_path / "all")
     assert not (tmp_path / "all/tuned").exists()
+
+
+ADAPTIVE = (
+    "search: {method: adaptive, trials: TRIALS, at_a_time: 2, space: "
+    "{optimizer.lr: {loguniform: [1.0e-7, 1.0e-1]}, strategy.lambda: [1, 10]}}\n"
+)
+
+
+def proposed(target, trials, at_a_time, seed=0):
+    """What a search for the highest of -|log10(lr) - target| proposes."""
+    pytest.importorskip("optuna", reason="the extra ray is not installed")
+    section = SearchSection(
+        method="adaptive",
+        space={"lr": {"loguniform": [1e-6, 1.0]}, "kind": ["a", "b"]},
+        trials=trials,
+        at_a_time=at_a_time,
+        seed=seed,
+    )
+    searcher, found = Adaptive(section), []
+    while asked := searcher.ask():
+        assert len(asked) <= at_a_time
+        for name, setting in asked.items():
+            found.append(setting)
+            searcher.tell(name, None if len(found) == 3 else -abs(math.log10(setting["lr"]) - target))
+    return found
+
+
+@pytest.mark.parametrize("target", [-5.0, -1.0])
+def test_an_adaptive_search_goes_where_it_is_better(target):
+    """Beside what it draws at first, at random: half of a range of six decades lies within 1.5 of a target."""
+    found = proposed(target, trials=40, at_a_time=4)
+    assert len(found) == 40
+    assert all(1e-6 <= setting["lr"] <= 1 and setting["kind"] in "ab" for setting in found)
+    distances = [abs(math.log10(setting["lr"]) - target) for setting in found]
+    assert np.mean(distances[20:]) < 0.6 * np.mean(distances[:10])
+
+
+def test_the_same_scores_bring_the_same_proposals():
+    assert proposed(-3, 15, 2) == proposed(-3, 15, 2) != proposed(-3, 15, 2, seed=1)
+
+
+def test_an_adaptive_search_is_carried_out_and_taken_up_again(recipe, tmp_path):
+    """Two more trials are added to four that are there, and none is trained twice."""
+    pytest.importorskip("optuna", reason="the extra ray is not installed")
+    few, more = (
+        recipe("matrix: {strategy: [naive, si]}\n" + ADAPTIVE.replace("TRIALS", str(trials)), "seeds=0")
+        for trials in (4, 6)
+    )
+    assert [search.size for search in more.searches] == [6, 6]
+
+    def made():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "search").glob("*/*/accuracy.parquet")}
+
+    def told(name):
+        return json.loads((tmp_path / f"{name}/seed-0/spec.json").read_text())["search"]
+
+    run(few, tmp_path)
+    first, before = made(), told("si")
+    assert len(before["tried"]) == 4 and before["method"] == "adaptive"
+    assert before["chosen"] == max(before["tried"], key=lambda one: one["score"])["setting"]
+    assert set(before["chosen"]) == {"optimizer.lr", "strategy.lambda"} and set(told("naive")["chosen"]) == {
+        "optimizer.lr"
+    }
+    for name in ("naive", "si"):
+        shutil.rmtree(tmp_path / name)
+    run(more, tmp_path)
+    assert len(made()) == 12 and first.items() <= made().items()
+    assert told("si")["tried"][:4] == before["tried"] and len(told("si")["tried"]) == 6
 
 
 @pytest.mark.slow
