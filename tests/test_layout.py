@@ -16,12 +16,14 @@ BASE = {
 }  # fmt: skip
 TOP = {
     "__main__": "cli",
+    "adaptive": "runner",
     "bench": "cli",
     "bookkeeping": "runner",
     "choosing": "runner",
     "display": "cli",
     "doctor": "cli",
     "executors": "runner",
+    "in_step": "runner",
     "overview": "cli",
     "share": "runner",
     "together": "runner",
