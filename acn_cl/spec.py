@@ -240,6 +240,24 @@ class Experiment(Section):
         return self.model_dump(mode="json")
 
 
+def with_later_keys(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec as an earlier version wrote it, with keys that have joined since at their defaults; nothing is checked.
+
+    A key that joins has the default that says what was done before it was there.
+    """
+    filled = dict(written)
+    for name, field in Experiment.model_fields.items():
+        if field.is_required() or name in ("backbone", "strategy"):  # whose keys depend on their names
+            continue
+        default = field.get_default()
+        if isinstance(default, Section):
+            default = default.model_dump(mode="json")
+            if isinstance(there := filled.get(name), Mapping):
+                filled[name] = {**default, **there}
+        filled.setdefault(name, list(default) if isinstance(default, tuple) else default)
+    return filled
+
+
 def message_of(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
     """One of pydantic's errors in our words (no ``[type=...]``, no URL); ``known``: the keys that exist there."""
     kind, value = error["type"], error["input"]

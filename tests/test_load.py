@@ -130,6 +130,24 @@ def test_two_different_runs_of_one_name_are_an_error(store, tmp_path):
         load_runs(store, tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("begun_with", "message"),
+    [
+        ({"accumulate": 1, "test_part": True, "optimizer": {"lr": 0.1, "clip_norm": None}}, None),
+        ({"accumulate": 2}, r"accumulate: 1, 2"),
+    ],
+)
+def test_a_key_that_an_earlier_version_did_not_have_is_at_its_default(tmp_path, begun_with, message):
+    """Seeds of one experiment, run before an update and after it."""
+    synthetic.write_run(tmp_path, "x", 0, settings={"optimizer": {"lr": 0.1}})
+    synthetic.write_run(tmp_path, "x", 1, settings={"optimizer": {"lr": 0.1}, **begun_with})
+    if message is None:
+        assert [run.seed for run in load_runs(tmp_path).runs] == [0, 1]
+    else:
+        with pytest.raises(UserError, match=message):
+            load_runs(tmp_path)
+
+
 def test_seeds_of_one_experiment_must_share_its_settings(tmp_path):
     synthetic.write_run(tmp_path / "a", "x", 0, settings={"epochs": 1})
     synthetic.write_run(tmp_path / "b", "x", 1, settings={"epochs": 5, "device": "cuda"})

@@ -20,6 +20,7 @@ from acn_cl.runs.folder import Status, read_status
 from acn_cl.runs.matrices import Matrix, read_matrices
 from acn_cl.runs.reading import Damaged, read_json, read_table
 from acn_cl.runs.schema import PARTS, TABLES, check_version
+from acn_cl.spec import with_later_keys
 
 Floats = NDArray[np.float64]
 KINDS = {str: "text", int: "an integer", dict: "an object", list: "a list"}
@@ -81,11 +82,11 @@ class Run:
     checksum: str = ""
     imported: bool = False
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """The resolved spec of the experiment: stream, backbone, strategy …"""
+        """The resolved spec of the experiment: stream, backbone, strategy …, with keys that have joined since."""
         settings: Mapping[str, Any] = self.spec.get("experiment") or {}
-        return settings
+        return with_later_keys(settings) if settings else settings
 
     @property
     def scenario(self) -> str:
