@@ -66,7 +66,9 @@ class SynapticIntelligence(Regulariser):
     def pull(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         away = torch._foreach_sub(list(parameters), self.anchor)
         torch._foreach_mul_(away, self.omega)
-        torch._foreach_mul_(away, self.lambda_ * (1.0 if self.dialect == "avalanche" else 2.0))
+        factor = self.lambda_ * (1.0 if self.dialect == "avalanche" else 2.0)
+        if factor != 1:
+            torch._foreach_mul_(away, factor)
         return list(away)
 
     def before_step(self, parameters: Sequence[Tensor], task_gradients: Sequence[Tensor | None]) -> None:
@@ -77,8 +79,9 @@ class SynapticIntelligence(Regulariser):
     def after_step(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
         wanted = self._task_gradients if self.dialect == "zenke" else gradients
         moved = [(i, g) for i, g in enumerate(wanted) if g is not None]
-        step = torch._foreach_sub([parameters[i] for i, _ in moved], [self._before[i] for i, _ in moved])
-        torch._foreach_addcmul_([self.path[i] for i, _ in moved], [g for _, g in moved], step, value=-1.0)
+        back = [self._before[i] for i, _ in moved]  # -Δθ, in the place of what is not needed any more
+        torch._foreach_sub_(back, [parameters[i] for i, _ in moved])
+        torch._foreach_addcmul_([self.path[i] for i, _ in moved], [g for _, g in moved], back)
 
     @torch.no_grad()
     def end(self, parameters: Sequence[Tensor], gradients: GradientSource) -> None:

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from torch import nn
 
+from acn_cl.backbones.blocks.base import Block
 from acn_cl.runner import Quiet, run
 from acn_cl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from acn_cl.runs.folder import read_status
@@ -47,6 +49,30 @@ class NoState(SupervisedPlugin):
     """A strategy that does not say what its state is."""
 
 
+class Tied(nn.Module):
+    """A network of a user's, two layers of which share their weights."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.start, self.left, self.right = nn.Linear(64, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.right.weight = self.left.weight
+
+    def forward(self, images):
+        return self.right(self.left(self.start(images.flatten(1)).relu()).relu())
+
+
+class TiedBlock(Block):
+    """A block of a user's, whose two layers share their weights."""
+
+    def __init__(self, *, width: int, tokens: int, inner_skips: bool) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(width, width), nn.Linear(width, width)
+        self.right.weight = self.left.weight
+
+    def forward(self, x):
+        return self.right(self.left(x).relu())
+
+
 @pytest.fixture(autouse=True)
 def own_names(monkeypatch):
     monkeypatch.setitem(sys.modules, "test_resume_names", sys.modules[__name__])
@@ -72,6 +98,24 @@ def test_a_run_stopped_between_steps_ends_in_the_same_numbers(tiny, tmp_path, st
         assert read_status(tmp_path / "cut/experiment/seed-0").state == "failed"
     assert [o.state for o in run(experiment, tmp_path / "cut")] == ["done"]
     same_results(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("engine", ["avalanche", "auto", "stacked"])
+@pytest.mark.parametrize("name", ["network", "block"])
+def test_shared_weights_are_trained_and_saved_and_gone_on_with(tiny, tmp_path, name, engine, stopped):
+    if (name, engine) == ("network", "stacked"):
+        pytest.skip("a network of one's own is not stacked")
+    backbone = {"name": "test_resume_names:Tied"} if name == "network" else {
+        "wiring": "acn", "block": "test_resume_names:TiedBlock", "depth": 2, "width": 8, "patch": 4
+    }  # fmt: skip
+    experiment = Experiment(**tiny() | {"backbone": backbone, "engine": engine, "strategy": {"name": "si"}})
+    assert [o.state for o in run(experiment, tmp_path / "whole")] == ["done"]
+    stopped(experiment, tmp_path / "cut", 3)
+    assert [o.state for o in run(experiment, tmp_path / "cut")] == ["done"]
+    same_results(tmp_path / "whole", tmp_path / "cut")
+    weights = load_weights(tmp_path / "cut/experiment/seed-0")
+    left = next(key for key in weights if key.endswith("left.weight"))
+    assert torch.equal(weights[left], weights[left.replace("left", "right")])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

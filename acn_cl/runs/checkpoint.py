@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acn_cl.errors import UserError
-from acn_cl.runs.files import remove_parts, write_rows
+from acn_cl.runs.files import remove_parts, save_tensors, write_rows
 from acn_cl.runs.reading import Damaged, check_file, read_json, read_table
 from acn_cl.runs.schema import JOINED, SCHEMA_VERSION, TABLES, check_version
 from acn_cl.runs.weights import WEIGHTS
@@ -151,9 +151,7 @@ def _found(run: Path) -> list[Path]:
 
 
 def _write(part: Path, checkpoint: Checkpoint) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, part / TENSORS)
+    save_tensors(part / TENSORS, checkpoint.tensors)
     plain = {"schema_version": SCHEMA_VERSION, "values": checkpoint.plain}
     (part / PLAIN).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
     for name, schema in TABLES.items():

@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acn_cl.runs.schema import SCHEMA_VERSION, VERSION_KEY
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -41,6 +44,19 @@ def remove_parts(folder: Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Weights that two modules share are written under both names."""
+    from safetensors.torch import save_file
+
+    apart: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        shared = tensor.untyped_storage().data_ptr() in memory  # which the format refuses
+        apart[name] = tensor.contiguous().clone() if shared else tensor.contiguous()
+        memory.add(tensor.untyped_storage().data_ptr())
+    save_file(apart, path, metadata)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acn_cl.errors import UserError
-from acn_cl.runs.files import write_atomically
+from acn_cl.runs.files import save_tensors, write_atomically
 from acn_cl.runs.schema import SCHEMA_VERSION, check_version
 
 if TYPE_CHECKING:
@@ -15,13 +15,11 @@ WEIGHTS = "model.safetensors"
 
 def save_weights(folder: Path, experiences: int, state: "dict[str, Tensor]") -> Path:
     """Write the final ``state_dict`` of a run into ``checkpoints/<experiences>-0/`` and return the file's path."""
-    from safetensors.torch import save_file
-
     path = folder / "checkpoints" / f"{experiences}-0" / WEIGHTS
     path.parent.mkdir(parents=True, exist_ok=True)
     # One entry alone: of several, safetensors would choose the order anew each time, and the bytes would differ.
     metadata = {"schema_version": str(SCHEMA_VERSION)}
-    write_atomically(path, lambda part: save_file(state, part, metadata))
+    write_atomically(path, lambda part: save_tensors(part, state, metadata))
     return path
 
 

@@ -58,8 +58,7 @@ class StackState:
         """
         first = checkpoints[0]
         self._network.grow(first.plain["learner"]["heads"] - 1)
-        for name, values in _stacked("network", checkpoints).items():
-            self._network.parameters[name].copy_(values)
+        self._network.load(_stacked("network", checkpoints))
         self._strategy.load([_run_state(c, self._network.device) for c in checkpoints])
         if any(name.startswith("optimizer.") for name in first.tensors) or self._learner.optimizer is not None:
             self._learner.load_optimizer(_optimizer_state(checkpoints), first.plain["learner"])

@@ -27,7 +27,8 @@ class StackedNetwork:
 
     def __init__(self, networks: Sequence[Network], device: torch.device, precision: str, smoothing: float) -> None:
         self.device, self._precision, self._smoothing = device, precision, smoothing
-        self.template = copy.deepcopy(networks[0]).to("meta")
+        self.template = _without_memory(networks[0])
+        self._twins = _second_names(self.template)
         self._heads = [network.heads for network in networks]
         self._alone = self.template.heads.scenario == "task-incremental" and not self.template.heads.common_labels
         self._answerer = copy.deepcopy(self.template) if self._alone else self.template
@@ -74,7 +75,7 @@ class StackedNetwork:
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor, index: int) -> Tensor:
         """One run's answers in the run's precision: (B, C, H, W) -> (B, classes)."""
         with autocast(self.device, self._precision):
-            answers: Tensor = functional_call(self._answerer, dict(parameters), (images, index))
+            answers: Tensor = self._call(self._answerer, parameters, (images, index))
         return answers
 
     def scores(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, index: int) -> Tensor:
@@ -86,8 +87,12 @@ class StackedNetwork:
     def ask(self, question: Callable[..., Tensor], parameters: Mapping[str, Tensor], *inputs: Any) -> Tensor:
         """``question(network, *inputs)`` of the network that has one run's parameters; no autocast."""
         named = {f"network.{name}": p for name, p in parameters.items()}
-        answer: Tensor = functional_call(_Asked(self._answerer, question), named, inputs)
+        answer: Tensor = self._call(_Asked(self._answerer, question), named, inputs)
         return answer
+
+    def _call(self, module: nn.Module, parameters: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> Any:
+        # To look at every call for parameters that are shared takes longer than to swap them.
+        return functional_call(module, dict(parameters), inputs, tie_weights=bool(self._twins))
 
     def moved_names(self, images: Tensor, labels: Tensor, experience: int) -> list[str]:
         """Parameters that the loss of ``experience`` depends on; the others have no gradient, which is not a zero one.
@@ -103,8 +108,14 @@ class StackedNetwork:
         return [name for name, gradient in zip(aliases.values(), gradients, strict=True) if gradient is not None]
 
     def of_run(self, run: int) -> dict[str, Tensor]:
-        """The parameters of one run by name: views of the stack's."""
-        return {name: tensor[run] for name, tensor in self.parameters.items()}
+        """A ``state_dict`` of one run: views of the stack's parameters, a shared one under each of its names."""
+        every = self.parameters | {twin: self.parameters[name] for twin, name in self._twins.items()}
+        return {name: tensor[run] for name, tensor in every.items()}
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Take over the runs' stacked ``state_dict``, (R, ...) each."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
 
 
 class _Asked(nn.Module):
@@ -124,6 +135,20 @@ def _every_depth(network: Network, images: Tensor, experience: int) -> Tensor:
     features = network.backbone.forward_depths(images)
     logits: Tensor = network.heads(features.flatten(0, 1), experience)
     return logits.view(*features.shape[:2], -1)
+
+
+def _without_memory(network: Network) -> Network:
+    """A copy on the meta device; a parameter that two modules share is shared in it too, which ``to`` does not do."""
+    shells: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
+    shells |= {id(b): b.to("meta") for b in network.buffers()}
+    return copy.deepcopy(network, shells)
+
+
+def _second_names(network: Network) -> dict[str, str]:
+    """Every further name of a parameter that has several -> its first, under which it is trained."""
+    first = {id(parameter): name for name, parameter in network.named_parameters()}
+    named = network.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in named if name != first[id(p)]}
 
 
 def _stacked(runs: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
