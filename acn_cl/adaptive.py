@@ -33,15 +33,15 @@ class Adaptive:
                 f"search.method adaptive needs the package {error.name}: pip install 'acn-cl[ray]'"
             ) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._section, self._names = section, 0
+        self._section, self._asked = section, 0
         self._searcher = create_searcher("optuna", seed=section.seed)
         space = {key: _domain(tune, values) for key, values in section.space.items()}
         self._searcher.set_search_properties(SCORE, "max", space)
 
     def ask(self) -> dict[str, Setting]:
         """The next settings by the name that their scores are told under; none when all trials are made."""
-        first, last = self._names, min(self._names + self._section.at_a_time, self._section.trials or 0)
-        self._names = last
+        first, last = self._asked, min(self._asked + self._section.at_a_time, self._section.trials or 0)
+        self._asked = last
         return {name: self._setting(name) for name in map(str, range(first, last))}
 
     def tell(self, name: str, score: float | None) -> None:

@@ -1,7 +1,14 @@
 """What a dry run foresees: operations, and the time that they take."""
 
-import pytest
+import sys
+import time
+from typing import ClassVar
 
+import pytest
+import torch
+from torch import nn
+
+from acn_cl.backbones.build import build_backbone
 from acn_cl.display import in_ranges, in_time
 from acn_cl.spec import Experiment, parse_seeds
 from acn_cl.training import estimate as module
@@ -9,6 +16,19 @@ from acn_cl.training.estimate import estimate, seconds
 
 DIGITS = {"name": "split-digits", "images_per_class": 10}
 LINEAR = {"block": "mlp", "wiring": "feedforward", "depth": 1, "width": 4, "patch": 8}
+
+
+class Counting(nn.Sequential):
+    """A network of a user's that notes how many images it is shown."""
+
+    images: ClassVar[list[int]] = []
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 4))
+
+    def forward(self, x):
+        self.images.append(len(x))
+        return super().forward(x)
 
 
 def test_operations_are_those_of_training_and_of_the_tests_after_every_experience():
@@ -20,11 +40,32 @@ def test_operations_are_those_of_training_and_of_the_tests_after_every_experienc
     assert estimate(experiment).operations == pytest.approx(an_image * (3 * trained + tests), rel=0.02)
 
 
-def test_time_grows_with_the_operations_at_the_measured_rate(monkeypatch):
-    monkeypatch.setattr(module, "_rate", lambda device, precision: 1e9)
-    experiment = Experiment(stream=DIGITS, backbone=LINEAR)
+def test_time_is_that_of_a_step_that_was_tried(monkeypatch):
+    """Against an independent clock: so many forward and backward passes of a whole batch."""
+    experiment = Experiment(
+        stream=DIGITS, backbone={"name": "ac_mixer", "depth": 3, "width": 64, "patch": 2}, epochs=40, precision="fp32"
+    )
     size = estimate(experiment)
-    assert seconds(experiment, size) == pytest.approx(size.operations / 1e9 / module.SHARE + module.STEP * size.steps)
+    backbone = build_backbone("ac_mixer", image_size=(8, 8), channels=1, depth=3, width=64, patch=2)
+    images = torch.randn(experiment.batch_size, 1, 8, 8)
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        backbone(images).sum().backward()
+        took.append(time.perf_counter() - started)
+    monkeypatch.setattr(module, "STEP", 0.0)
+    image_steps = size.operations / (3 * backbone.flops_by_depth()[-1])
+    wanted = image_steps / len(images) * min(took)
+    assert wanted / 3 < seconds(experiment, size) < wanted * 3, "other work on the machine is in both"
+
+
+def test_a_network_too_large_to_try_a_batch_of_is_tried_with_fewer_images(monkeypatch):
+    monkeypatch.setitem(sys.modules, "test_estimate_names", sys.modules[__name__])
+    monkeypatch.setattr(module, "TRIAL", 0)
+    Counting.images = []
+    experiment = Experiment(stream=DIGITS, backbone={"name": "test_estimate_names:Counting"})
+    seconds(experiment, estimate(experiment))
+    assert Counting.images[-3:] == [module.PROBE] * 3
 
 
 @pytest.mark.parametrize(

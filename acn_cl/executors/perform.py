@@ -25,18 +25,6 @@ def perform(task: Task, display: Display, stop: StopRequest, world: World | None
         return tuple(run_stack(keepers, display, stop, task.place, world))
 
 
-def end_of(task: Task, stop: StopRequest) -> End:
-    """:func:`perform` for a worker whose driver is elsewhere: whatever happens is said, and nothing is raised."""
-    notes = Notes()
-    try:
-        return Ended(perform(task, notes, stop), tuple(notes.lines))
-    except Interrupted:
-        return Stopped()
-    except Exception as error:  # a fault of ours ends this task, and the worker takes the next
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        return Ended(tuple(job.failed(line) for job in task.jobs), tuple(notes.lines))
-
-
 class Notes(Quiet):
     """Keeps what a run has to say for whoever started it."""
 
@@ -45,6 +33,24 @@ class Notes(Quiet):
 
     def note(self, text: str) -> None:
         self.lines.append(text)
+
+
+def performed(task: Task, notes: Notes, stop: StopRequest, world: World | None = None) -> End:
+    """:func:`perform`, a stop that was asked for being an end like any other."""
+    try:
+        return Ended(perform(task, notes, stop, world), tuple(notes.lines))
+    except Interrupted:
+        return Stopped()
+
+
+def end_of(task: Task, stop: StopRequest) -> End:
+    """:func:`perform` for a worker whose driver is elsewhere: whatever happens is said, and nothing is raised."""
+    notes = Notes()
+    try:
+        return performed(task, notes, stop)
+    except Exception as error:  # a fault of ours ends this task, and the worker takes the next
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return Ended(tuple(job.failed(line) for job in task.jobs), tuple(notes.lines))
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from acn_cl.bookkeeping import Outcome
 from acn_cl.errors import UserError
-from acn_cl.executors.perform import Notes, perform
+from acn_cl.executors.perform import Notes, performed
 from acn_cl.executors.ray_task import Surroundings, settle
-from acn_cl.executors.task import Died, End, Ended, Job, Stopped, Task
+from acn_cl.executors.task import Died, End, Ended, Job, Task
 from acn_cl.runs.folder import RunFolder
 from acn_cl.together import LOST
-from acn_cl.training.interrupt import Interrupted, StopRequest, stop_on_signals
-from acn_cl.training.world import PATIENCE, SharedStop, World, join, lost_another
+from acn_cl.training.interrupt import StopRequest, stop_on_signals
+from acn_cl.training.world import PATIENCE, SharedStop, join, lost_another
 
 POLL = 0.5
 """Seconds between two looks at whether somebody asked to stop."""
@@ -117,7 +117,7 @@ def _work(config: dict[str, Any]) -> None:
     world, notes = join(), Notes()
     stop = SharedStop(OnBoard(board) if world.first else StopRequest(), world)
     try:
-        end = _end_of(task, notes, stop, world)
+        end = performed(task, notes, stop, world)
     except Exception as error:
         line = " ".join(f"{error}".split()) or type(error).__name__
         if not lost_another(error) and LOST not in line:
@@ -125,13 +125,6 @@ def _work(config: dict[str, Any]) -> None:
         raise
     if world.first:
         ray.get(board.end_with.remote(end))
-
-
-def _end_of(task: Task, notes: Notes, stop: StopRequest, world: World) -> End:
-    try:
-        return Ended(perform(task, notes, stop, world), tuple(notes.lines))
-    except Interrupted:
-        return Stopped()
 
 
 def _written_down(job: Job, why: str) -> Outcome:

@@ -1,5 +1,7 @@
-"""What a run will take, worked out from a forward pass of two images; no data is read."""
+"""What a run will take, worked out from a few passes of made-up images; no data is read."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from acn_cl.backbones.backbone import Backbone
-from acn_cl.spec import Experiment
+from acn_cl.spec import BackboneSection, Experiment
 from acn_cl.tables import resolve
 from acn_cl.training.device import autocast, choose_device, choose_precision
 from acn_cl.training.placement import fits
 from acn_cl.training.randomness import own_random_state
-from acn_cl.training.rate import matrix_rate
+from acn_cl.training.rate import wait
 from acn_cl.training.session import build_strategy
 
 OPTIMIZER_COPIES = {"adamw": 2, "adam": 2, "sgd": 1}  # of the parameters
 PROBE = 2  # images
+Shape = tuple[int, int, int]  # channels, height, width
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,13 @@ def estimate(experiment: Experiment) -> Estimate:
     info, plan = _data_and_plan(stream)
     sizes = _training_sizes(stream, info, plan)
     passes = _images_an_epoch(experiment, sizes)
-    channels, height, width = resolve("acn_cl.benchmarks.streams.table:image_shape")(stream)
-    build = resolve("acn_cl.backbones.build:build_backbone")
-    with own_random_state(0):
-        backbone: Backbone = build(
-            experiment.backbone.name, image_size=(height, width), channels=channels, **experiment.backbone.options()
-        )
+    shape = _image_shape(experiment)
+    backbone = _backbone(experiment.backbone, shape)
     parameters = sum(p.numel() for p in backbone.parameters())
     device = choose_device(experiment.device)
     precision = choose_precision(experiment.precision, device)
-    images = sum(sizes) * channels * height * width
-    activations = _saved_for_backward(backbone, torch.zeros(PROBE, channels, height, width), precision)
+    images = sum(sizes) * math.prod(shape)
+    activations = _saved_for_backward(backbone, torch.zeros(PROBE, *shape), precision)
     return Estimate(
         steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in passes),
         operations=backbone.flops_by_depth()[-1]
@@ -67,6 +66,18 @@ def estimate(experiment: Experiment) -> Estimate:
         + activations * -(-experiment.batch_size // experiment.accumulate) // PROBE
         + (images if fits(images, device) else 0),
     )
+
+
+def _image_shape(experiment: Experiment) -> Shape:
+    shape: Shape = resolve("acn_cl.benchmarks.streams.table:image_shape")(experiment.stream.model_dump())
+    return shape
+
+
+def _backbone(section: BackboneSection, shape: Shape) -> Backbone:
+    build = resolve("acn_cl.backbones.build:build_backbone")
+    with own_random_state(0):
+        backbone: Backbone = build(section.name, image_size=shape[1:], channels=shape[0], **section.options())
+    return backbone
 
 
 def _images_an_epoch(experiment: Experiment, sizes: list[int]) -> list[int]:
@@ -111,18 +122,40 @@ def _saved_for_backward(backbone: nn.Module, images: Tensor, precision: str) -> 
     return total
 
 
-SHARE = 0.55  # of the rate of matrix products that a step reaches, and
-STEP = 2e-3  # seconds of every step that do not grow with the network: fitted to a bench, see docs/speed.md
+STEP = 2e-3
+"""Seconds of every step in which the optimiser moves the parameters: fitted to a bench, see docs/speed.md."""
+TRIAL = 1e11
+"""Operations of a step that is tried, about as many at most: a fraction of a second on two cores."""
 
 
 def seconds(experiment: Experiment, size: Estimate) -> float:
     """How long one run takes here by itself, without what its strategy adds: an order of magnitude.
 
-    The rate of matrix products is measured at the first call for a device and precision (a few milliseconds).
+    A few training steps of the network are timed, with fewer images than the run's where it is large.
     """
     device = choose_device(experiment.device)
-    rate = _rate(device, choose_precision(experiment.precision, device))
-    return size.operations / (SHARE * rate) + STEP * size.steps
+    precision = choose_precision(experiment.precision, device)
+    section, shape = experiment.backbone.model_dump_json(), _image_shape(experiment)
+    rate = _rate(section, shape, experiment.batch_size, device, precision)
+    return size.operations / rate + STEP * size.steps
 
 
-_rate = cache(matrix_rate)
+@cache
+def _rate(section: str, shape: Shape, batch_size: int, device: torch.device, precision: str) -> float:
+    """Operations a second in a forward and backward pass: the better of two tries after one that does not count."""
+    backbone = _backbone(BackboneSection.model_validate_json(section), shape)
+    an_image = 3 * backbone.flops_by_depth()[-1]
+    images = torch.randn(max(PROBE, min(batch_size, int(TRIAL / an_image))), *shape).to(device)
+    backbone.to(device)
+
+    def step() -> float:
+        wait(device)
+        started = time.perf_counter()
+        with autocast(device, precision):
+            features = backbone(images)
+        features.sum().backward()
+        wait(device)
+        return time.perf_counter() - started
+
+    step()
+    return len(images) * an_image / min(step(), step())

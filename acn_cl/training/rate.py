@@ -43,10 +43,3 @@ def wait(device: torch.device) -> None:
     """Until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def matrix_rate(device: torch.device, precision: str) -> float:
-    """The best of three measurements after one that does not count, in operations a second."""
-    products = MatrixProducts(device, precision)
-    products.rate()
-    return max(products.rate() for _ in range(3))
