@@ -23,7 +23,7 @@ from acn_cl.executors.table import build_executor
 from acn_cl.recipe import Recipe, load_recipe, recipe_files
 from acn_cl.share import Share, parse_share
 from acn_cl.specfile import read_spec_file
-from acn_cl.tables import table
+from acn_cl.tables import Entry, table
 from acn_cl.training.interrupt import Interrupted, Terminated, heed, leave_on_signals, stop_on_signals
 from acn_cl.training.launch import launch
 
@@ -322,11 +322,17 @@ def _lines(what: str) -> list[tuple[str, str, str]]:
     if what == "recipes":
         data = {name: read_spec_file(path).data for name, path in recipe_files().items()}
         return [(name, str(spec.get("about", "")).strip().split("\n")[0], "") for name, spec in data.items()]
-    return [(name, line.about, _keys(line.settings)) for name, line in table(what).items()]
+    return [(name, line.about, _keys(what, line)) for name, line in table(what).items()]
 
 
-def _keys(settings: Any) -> str:
-    return ", ".join(f"{field.alias or key}={field.get_default()}" for key, field in settings.model_fields.items())
+def _keys(what: str, line: Entry) -> str:
+    fields = dict(line.settings.model_fields)
+    if what == "backbones":
+        from acn_cl.backbones.presets import backbone_fields
+
+        fields = backbone_fields(line.fixed["block"], line.fixed["wiring"])
+    values = {f.alias or key: "..." if f.is_required() else f.get_default() for key, f in fields.items()}
+    return ", ".join(f"{key}={value}" for key, value in {**values, **line.defaults}.items())
 
 
 @data_app.command("list")

@@ -17,7 +17,7 @@ from acn_cl.runs.declared import Declared, is_value, parse_comparisons
 from acn_cl.search import SearchSection, Setting
 from acn_cl.spec import Experiment, message_of
 from acn_cl.specfile import KeyPath, SpecFile, SpecLoader, read_spec_file
-from acn_cl.tables import entry, is_dotted
+from acn_cl.tables import entry, is_dotted, table
 
 RECIPES = "acn_cl.benchmarks.recipes"
 NO_AXES = ("name", "about", "seeds", "matrix")
@@ -253,7 +253,7 @@ def _choosing_first(axis: str) -> int:
 
 
 def _assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
-    """Set one dotted key. Choosing another ``X.name`` drops the keys that only the old one knew."""
+    """Set one dotted key. Choosing another ``X.name`` drops the keys that do not mean the same under both names."""
     section, *rest = path
     if not rest:
         values[str(section)] = {"name": value} if section in TABLE_OF and isinstance(value, str) else deepcopy(value)
@@ -264,7 +264,8 @@ def _assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
     if not isinstance(inner, dict):
         raise SpecError((section,), f"should be a mapping of keys to values, not {inner!r}")
     if rest == ["name"] and inner.get("name", value) != value:
-        for key in [k for k in inner if k not in _common_keys(str(section))]:
+        kept = _common_keys(str(section), inner["name"], value)
+        for key in [key for key in inner if key not in kept]:
             del inner[key]
     if len(rest) == 1:
         inner[str(rest[0])] = value
@@ -272,10 +273,33 @@ def _assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
         _assign(inner, tuple(rest), value)
 
 
-def _common_keys(section: str) -> set[str]:
+def _common_keys(section: str, old: object, new: object) -> set[str]:
+    """Keys that mean the same under both names: the section's own, and those that one class declares for both.
+
+    ``memory`` is that of every strategy with a memory, and ``tokens_hidden`` that of every Mixer; each strategy's
+    ``lambda`` is its own.
+    """
     field = Experiment.model_fields.get(section)
     keys = set(getattr(field.annotation, "model_fields", {})) if field else set()
-    return keys | ({"depth", "width", "patch", "pool"} if section == "backbone" else set())
+    before, after = _declared(section, old), _declared(section, new)
+    sizes = {"depth", "width", "patch", "pool"} if section == "backbone" else set()
+    return keys | sizes | {key for key, where in before.items() if after.get(key) is where}
+
+
+def _declared(section: str, name: object) -> dict[str, type]:
+    """Each key that a name of ours takes -> the class that declares it; of somebody's own nothing is known."""
+    lines = table(TABLE_OF[section]) if section in TABLE_OF else {}
+    line = lines.get(name) if isinstance(name, str) else None
+    if line is None:
+        return {}
+    parts = [line.settings]
+    if section == "backbone":  # a preset stands for lines of two other tables
+        parts += [entry(f"{part}s", line.fixed[part]).settings for part in ("block", "wiring")]
+    return {field.alias or key: _owner(part, key) for part in parts for key, field in part.model_fields.items()}
+
+
+def _owner(settings: type, key: str) -> type:
+    return next(cls for cls in settings.__mro__ if key in vars(cls).get("__annotations__", {}))
 
 
 def _is_foreign(values: Mapping[str, Any], path: KeyPath, axes: Mapping[str, Any]) -> bool:

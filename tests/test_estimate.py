@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from acn_cl.backbones.build import build_backbone
+from acn_cl.benchmarks.streams.build import build_stream
 from acn_cl.display import in_ranges, in_time
 from acn_cl.spec import Experiment, parse_seeds
 from acn_cl.training import estimate as module
@@ -38,6 +39,18 @@ def test_operations_are_those_of_training_and_of_the_tests_after_every_experienc
     trained = 3 * 5 * 20  # epochs, experiences, images
     tests = 355 / 10 * 2 * (1 + 2 + 3 + 4 + 5)  # images of two classes; all experiences so far
     assert estimate(experiment).operations == pytest.approx(an_image * (3 * trained + tests), rel=0.02)
+
+
+def mine(seeds):
+    return build_stream("split-digits", seeds=seeds, images_per_class=10)
+
+
+def test_somebodys_own_stream_is_counted_as_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "test_estimate_names", sys.modules[__name__])
+    ours = estimate(Experiment(stream=DIGITS, backbone=LINEAR))
+    own = estimate(Experiment(stream={"name": "test_estimate_names:mine"}, backbone=LINEAR))
+    assert (own.steps, own.parameters, own.image_shape) == (ours.steps, ours.parameters, ours.image_shape)
+    assert own.operations == pytest.approx(ours.operations, rel=0.02), "ours takes all classes to be as large"
 
 
 def test_time_is_that_of_a_step_that_was_tried(monkeypatch):

@@ -91,6 +91,25 @@ def test_choosing_another_strategy_drops_what_only_the_old_one_knew(write):
     assert (kept["depth"], kept["patch"]) == (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("section", "old", "new", "kept"),
+    [
+        ("backbone", "name: ac_mixer, tokens_hidden: 16, depth: 3", "res_mixer", {"tokens_hidden": 16, "depth": 3}),
+        ("backbone", "name: ac_mixer, tokens_hidden: 16", "ac_mixer-projected", {"tokens_hidden": 16}),
+        ("backbone", "name: ac_mixer, tokens_hidden: 16, width: 12", "ac_vit", {"width": 12, "heads": 3}),
+        ("backbone", "name: highway_mixer, gate_bias: -1.0, channels_hidden: 9", "res_mixer", {"channels_hidden": 9}),
+        ("strategy", "name: replay, memory: 70", "er-ace", {"memory": 70}),
+        ("strategy", "name: si, lambda: 9", "mas", {"lambda": 1.0}),
+    ],
+)
+def test_what_means_the_same_under_both_names_is_kept(write, section, old, new, kept):
+    text = f"stream: {{name: split-digits}}\n{section}: {{{old}}}\nmatrix: {{{section}.name: [{new}]}}\n"
+    (planned,) = load_recipe(write(text)).planned
+    options = planned.experiment.as_dict()[section]
+    assert options["name"] == new and options.items() >= kept.items()
+    assert "gate_bias" not in options
+
+
 def test_seeds_on_the_command_line_win(write):
     assert load_recipe(write(BASE + "seeds: 0-4\n"), seeds="7,9").planned[0].experiment.seeds == (7, 9)
 

@@ -1,4 +1,4 @@
-"""What a run will take, worked out from a few passes of made-up images; no data is read."""
+"""What a run will take, worked out from a few passes of made-up images; of our streams no data is read."""
 
 import math
 import time
@@ -6,23 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acn_cl.backbones.backbone import Backbone
 from acn_cl.spec import BackboneSection, Experiment
-from acn_cl.tables import resolve
+from acn_cl.tables import is_dotted, resolve
 from acn_cl.training.device import autocast, choose_device, choose_precision
 from acn_cl.training.placement import fits
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.rate import wait
-from acn_cl.training.session import build_strategy
+from acn_cl.training.session import build_strategy, build_stream
 
 OPTIMIZER_COPIES = {"adamw": 2, "adam": 2, "sgd": 1}  # of the parameters
 PROBE = 2  # images
-Shape = tuple[int, int, int]  # channels, height, width
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -36,21 +35,20 @@ class Estimate:
         memory: bytes at the peak of a training step: parameters, gradients, optimiser, what the backward pass needs,
             and the training images unless they have to be streamed. Left out: the strategy's own state, and the work
             space of single operations.
+        image_shape: channels, height, width.
     """
 
     steps: int
     operations: int
     parameters: int
     memory: int
+    image_shape: Shape
 
 
 def estimate(experiment: Experiment) -> Estimate:
     """Steps, operations, parameters and memory of one run."""
-    stream = experiment.stream.model_dump()
-    info, plan = _data_and_plan(stream)
-    sizes = _training_sizes(stream, info, plan)
+    shape, sizes, tested = _sizes(experiment)
     passes = _images_an_epoch(experiment, sizes)
-    shape = _image_shape(experiment)
     backbone = _backbone(experiment.backbone, shape)
     parameters = sum(p.numel() for p in backbone.parameters())
     device = choose_device(experiment.device)
@@ -60,17 +58,13 @@ def estimate(experiment: Experiment) -> Estimate:
     return Estimate(
         steps=experiment.epochs * sum(-(-size // experiment.batch_size) for size in passes),
         operations=backbone.flops_by_depth()[-1]
-        * (3 * experiment.epochs * sum(passes) + _images_tested(stream, info, plan)),
+        * (3 * experiment.epochs * sum(passes) + sum(accumulate(tested))),  # each test is of all experiences so far
         parameters=parameters,
         memory=4 * parameters * (2 + OPTIMIZER_COPIES[experiment.optimizer.name])
         + activations * -(-experiment.batch_size // experiment.accumulate) // PROBE
         + (images if fits(images, device) else 0),
+        image_shape=shape,
     )
-
-
-def _image_shape(experiment: Experiment) -> Shape:
-    shape: Shape = resolve("acn_cl.benchmarks.streams.table:image_shape")(experiment.stream.model_dump())
-    return shape
 
 
 def _backbone(section: BackboneSection, shape: Shape) -> Backbone:
@@ -86,23 +80,26 @@ def _images_an_epoch(experiment: Experiment, sizes: list[int]) -> list[int]:
     return says(sizes)
 
 
-def _data_and_plan(stream: dict[str, Any]) -> tuple[Any, Any]:
+def _sizes(experiment: Experiment) -> tuple[Shape, list[int], list[int]]:
+    """An image's shape, and the training and test images of every experience that is trained.
+
+    Of our streams no data is opened, and all classes are taken to have as many images. Somebody's own is built.
+    """
+    section = experiment.stream.model_dump()
+    if is_dotted(experiment.stream.name):
+        stream = build_stream(experiment, experiment.seeds_of(experiment.seeds[0]))
+        trained = stream.experiences[: stream.stop_after]
+        return stream.info.image_shape, [len(e.train) for e in trained], [len(e.test) for e in trained]
     table = "acn_cl.benchmarks.streams.table"
-    return resolve(f"{table}:dataset_of")(stream), resolve(f"{table}:plan_of")(stream)
-
-
-def _training_sizes(stream: dict[str, Any], info: Any, plan: Any) -> list[int]:
-    """Training images of every experience that is trained, if all classes have as many; the data is not opened."""
-    a_class = round(info.train_size / info.classes * (1 - stream["validation"]))
-    few = min(a_class, stream["images_per_class"] or a_class)
-    return [len(piece.classes) * (a_class if piece.full else few) for piece in plan][: stream["stop_after"]]
-
-
-def _images_tested(stream: dict[str, Any], info: Any, plan: Any) -> int:
-    """Images that are looked at in the tests at the ends of experiences: of all experiences so far."""
-    a_class = info.test_size / info.classes
-    sizes = [round(len(piece.classes) * a_class) for piece in plan][: stream["stop_after"]]
-    return sum(accumulate(sizes))
+    info, plan = resolve(f"{table}:dataset_of")(section), resolve(f"{table}:plan_of")(section)
+    a_class = round(info.train_size / info.classes * (1 - section["validation"]))
+    few = min(a_class, section["images_per_class"] or a_class)
+    trained = plan[: section["stop_after"]]
+    return (
+        resolve(f"{table}:image_shape")(section),
+        [len(piece.classes) * (a_class if piece.full else few) for piece in trained],
+        [round(len(piece.classes) * info.test_size / info.classes) for piece in trained],
+    )
 
 
 def _saved_for_backward(backbone: nn.Module, images: Tensor, precision: str) -> int:
@@ -135,8 +132,8 @@ def seconds(experiment: Experiment, size: Estimate) -> float:
     """
     device = choose_device(experiment.device)
     precision = choose_precision(experiment.precision, device)
-    section, shape = experiment.backbone.model_dump_json(), _image_shape(experiment)
-    rate = _rate(section, shape, experiment.batch_size, device, precision)
+    section = experiment.backbone.model_dump_json()
+    rate = _rate(section, size.image_shape, experiment.batch_size, device, precision)
     return size.operations / rate + STEP * size.steps
 
 
