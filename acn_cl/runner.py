@@ -26,7 +26,7 @@ from acn_cl.recipe import Planned, Recipe, load_recipe
 from acn_cl.runs.checkpoint import Checkpoint, position_of
 from acn_cl.runs.folder import Held, RunFolder
 from acn_cl.share import Share
-from acn_cl.spec import Experiment
+from acn_cl.spec import Experiment, is_inert
 from acn_cl.tables import is_dotted, resolve
 from acn_cl.together import SharedBookkeeper, SharedFolder
 from acn_cl.training.device import allow_determinism, choose_device, choose_precision
@@ -45,8 +45,6 @@ from acn_cl.training.world import SharedStop, World, join
 
 Folder = RunFolder | SharedFolder
 Keeper = Bookkeeper | SharedBookkeeper
-INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine", "resources")
-"""Keys of a spec that may differ between two starts of one run: they change no result."""
 WAIT_AT_START = 5.0
 """Seconds in which a process that was killed, or is still saving, has let go of its folders."""
 WAIT_FOR_LOCK = 120.0
@@ -208,7 +206,7 @@ def _check_same_spec(planned: Planned, folder: Folder) -> None:
         return
     there, here = _flat(_as_now(written["experiment"])), _flat(planned.experiment.as_dict())
     for key in sorted(there.keys() | here.keys()):
-        if key.split(".")[0] not in INERT and there.get(key) != here.get(key):
+        if not is_inert(key) and there.get(key) != here.get(key):
             raise UserError(
                 f"{folder.path} holds a run with {key} {json.dumps(there.get(key))}, and this one has "
                 f"{json.dumps(here.get(key))}; choose another --out, or remove that folder"

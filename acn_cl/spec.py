@@ -258,6 +258,15 @@ def with_later_keys(written: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine", "resources", "stream.download")
+"""Keys that say where and how a run is made, not what it is; of a section, all of its keys."""
+
+
+def is_inert(key: str) -> bool:
+    """Whether a dotted key may differ between two starts of one run, and between the seeds of one experiment."""
+    return f"{key}.".startswith(tuple(f"{name}." for name in INERT))
+
+
 def message_of(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
     """One of pydantic's errors in our words (no ``[type=...]``, no URL); ``known``: the keys that exist there."""
     kind, value = error["type"], error["input"]

@@ -13,7 +13,8 @@ from acn_cl.errors import SpecError, UserError
 from acn_cl.reports.measures import COMPARED, Measure
 from acn_cl.reports.results import Result, Results, digest
 from acn_cl.runs.declared import Declared, is_value, parse_comparisons
-from acn_cl.runs.load import Run, Runs, flatten, is_the_experiment
+from acn_cl.runs.load import Run, Runs, flatten
+from acn_cl.spec import is_inert
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def one_factor_pairs(runs: Runs) -> Iterator[tuple[str, str, str]]:
 def _factor(a: Run, b: Run) -> str | None:
     """The one axis (without axes: setting, or section) in which two experiments differ; None: more than one."""
     axes = _differing(a.spec.get("axes") or {}, b.spec.get("axes") or {})
-    settings = set(filter(is_the_experiment, _differing(flatten(a.settings), flatten(b.settings))))
+    settings = {key for key in _differing(flatten(a.settings), flatten(b.settings)) if not is_inert(key)}
     sections = {key.split(".")[0] for key in settings}
     if len(axes) > 1 or len(sections) != 1 or "stream" in sections:
         return None

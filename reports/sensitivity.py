@@ -8,7 +8,8 @@ import numpy as np
 from acn_cl.reports import labels
 from acn_cl.reports.curves import Curve
 from acn_cl.reports.results import Results
-from acn_cl.runs.load import Run, Runs, flatten, is_the_experiment
+from acn_cl.runs.load import Run, Runs, flatten
+from acn_cl.spec import is_inert
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Sweep:
 def sweeps(runs: Runs) -> Iterator[Sweep]:
     """Every group of finished experiments that are alike but for one number, which takes at least three values."""
     finished = [run for run in labels.representatives(runs).values() if runs.finished(run.experiment)]
-    flat = [{key: v for key, v in flatten(run.settings).items() if is_the_experiment(key)} for run in finished]
+    flat = [{key: v for key, v in flatten(run.settings).items() if not is_inert(key)} for run in finished]
     for setting in dict.fromkeys(key for settings in flat for key in settings):
         groups: dict[str, dict[float, Run]] = {}
         for run, settings in zip(finished, flat, strict=True):

@@ -260,6 +260,12 @@ def test_another_specs_results_are_not_overwritten(tiny, tmp_path):
         run(Experiment(**tiny(epochs=2)), tmp_path)
 
 
+def test_whether_data_may_be_downloaded_is_no_part_of_a_run(tiny, tmp_path):
+    stream = tiny()["stream"]
+    run(Experiment(**tiny(stream=stream | {"download": True})), tmp_path)
+    assert [o.state for o in run(Experiment(**tiny(stream=stream)), tmp_path)] == ["skipped"]
+
+
 def test_a_run_that_fails_says_why_and_the_others_go_on(tiny, tmp_path):
     outcomes = run(Experiment(**tiny(strategy={"name": "test_runner_names:Breaks"}, seeds=[0, 1])), tmp_path)
     assert [o.state for o in outcomes] == ["failed", "failed"]

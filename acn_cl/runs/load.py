@@ -20,7 +20,7 @@ from acn_cl.runs.folder import Status, read_status
 from acn_cl.runs.matrices import Matrix, read_matrices
 from acn_cl.runs.reading import Damaged, read_json, read_table
 from acn_cl.runs.schema import PARTS, TABLES, check_version
-from acn_cl.spec import with_later_keys
+from acn_cl.spec import is_inert, with_later_keys
 
 Floats = NDArray[np.float64]
 KINDS = {str: "text", int: "an integer", dict: "an object", list: "a list"}
@@ -41,18 +41,6 @@ MOST_CELLS = 50_000_000
 LEAST = {"trained": -1, "step": -1, "evaluated": 0, "depth": 0, "samples": 0}
 CONFUSED = ["trained", "evaluated", "predicted"]
 ONE_ROW_EACH = ["trained", "step", "evaluated", "part", "condition", "depth"]
-NOT_THE_EXPERIMENT = (
-    "name",
-    "about",
-    "seeds",
-    "device",
-    "engine",
-    "checkpoint",
-    "loggers",
-    "resources",
-    "stream.download",
-)
-"""Settings that may differ between the seeds of one experiment: they say where it ran, not what."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -502,7 +490,7 @@ def _same(run: Run, other: Run) -> bool:
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """``key: value in a, value in b`` for each setting that differs and should not."""
     a, b = flatten(a), flatten(b)
-    keys = filter(is_the_experiment, {**a, **b})
+    keys = (key for key in {**a, **b} if not is_inert(key))
     return [f"{key}: {a.get(key)}, {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
 
 
@@ -513,13 +501,8 @@ def _strategy(run: Run) -> str:
 
 def _but_its_strategy(run: Run) -> str:
     """All that says what was run, less the strategy, as text that is the same for equal settings."""
-    settings = {key: value for key, value in flatten(run.settings).items() if is_the_experiment(key)}
+    settings = {key: value for key, value in flatten(run.settings).items() if not is_inert(key)}
     return json.dumps({k: v for k, v in sorted(settings.items()) if k.split(".")[0] != "strategy"}, sort_keys=True)
-
-
-def is_the_experiment(setting: str) -> bool:
-    """Whether a setting, by its dotted name, says what was run, not only where."""
-    return not f"{setting}.".startswith(tuple(f"{name}." for name in NOT_THE_EXPERIMENT))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Learner(SupervisedTemplate):
             self.resume.begin_experience(self)
         for _ in range(self.clock.train_exp_epochs, self.train_epochs):
             self._before_training_epoch(**kwargs)
-            if self._stop_training:  # a plug-in asked for it, EarlyStopping say
+            if self._stop_training:  # a plug-in asked for it
                 self._stop_training: bool = False
                 break
             self.training_epoch(**kwargs)
