@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from acn_cl.bookkeeping import Bookkeeper, Outcome
+from acn_cl.bookkeeping import Bookkeeper, Display, Outcome
+from acn_cl.executors.task import Job
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.runs.folder import RunFolder
 from acn_cl.training.session import Results
@@ -81,3 +82,13 @@ class SharedBookkeeper:
 
     def _on_first(self, action: Callable[[], T]) -> T:
         return self._world.on_first(action)
+
+
+Folder = RunFolder | SharedFolder
+Keeper = Bookkeeper | SharedBookkeeper
+
+
+def keeper_of(job: Job, display: Display, world: World) -> Keeper:
+    """Who keeps a run's folder: this process, or the first of several."""
+    own = Bookkeeper(job.planned, job.seed, job.path, display)
+    return SharedBookkeeper(own, world) if world.shared else own

@@ -141,7 +141,7 @@ def test_a_driver_that_is_ended_leaves_nobody_behind_and_is_started_again(tmp_pa
 
 
 def test_a_run_that_another_process_works_on_is_refused_before_anything_begins(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("acn_cl.runner.WAIT_AT_START", 0.2)
+    monkeypatch.setattr("acn_cl.folders.WAIT_AT_START", 0.2)
     held = RunFolder(tmp_path / "experiment/seed-1", "experiment", 1)
     held.hold()
     held.write_status("running", {})
@@ -151,7 +151,7 @@ def test_a_run_that_another_process_works_on_is_refused_before_anything_begins(t
 
 
 def test_a_run_that_is_taken_later_fails_alone_and_is_not_written(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("acn_cl.runner.WAIT_FOR_LOCK", 0.2)
+    monkeypatch.setattr("acn_cl.folders.WAIT_FOR_LOCK", 0.2)
     held = RunFolder(tmp_path / "experiment/seed-1", "experiment", 1)
 
     class Takes(Quiet):

@@ -7,7 +7,8 @@ import torch
 
 from acn_cl.bookkeeping import Display, Outcome, Quiet
 from acn_cl.executors.task import End, Ended, Stopped, Task
-from acn_cl.runner import keeper_of, run_stack
+from acn_cl.together import keeper_of
+from acn_cl.trainer import run_stack
 from acn_cl.training.interrupt import Interrupted, StopRequest
 from acn_cl.training.randomness import own_random_state
 from acn_cl.training.world import World
