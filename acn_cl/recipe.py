@@ -12,16 +12,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from acn_cl.assigning import TABLE_OF, assign, is_foreign
 from acn_cl.errors import SpecError, UserError, suggest
 from acn_cl.runs.declared import Declared, is_value, parse_comparisons
 from acn_cl.search import SearchSection, Setting
 from acn_cl.spec import Experiment, message_of
 from acn_cl.specfile import KeyPath, SpecFile, SpecLoader, read_spec_file
-from acn_cl.tables import entry, is_dotted, table
+from acn_cl.tables import is_dotted
 
 RECIPES = "acn_cl.benchmarks.recipes"
 NO_AXES = ("name", "about", "seeds", "matrix")
-TABLE_OF = {"stream": "streams", "backbone": "backbones", "strategy": "strategies"}
 
 
 @dataclass(frozen=True)
@@ -231,10 +231,10 @@ def _planned(
     values = deepcopy(dict(data))
     try:
         for axis, value in sorted(axes.items(), key=lambda item: _choosing_first(item[0])):
-            _assign(values, tuple(axis.split(".")), value)
+            assign(values, tuple(axis.split(".")), value)
         for path, value in sorted(plain.items(), key=lambda item: _choosing_first(".".join(map(str, item[0])))):
-            if not _is_foreign(values, path, axes):
-                _assign(values, path, value)
+            if not is_foreign(values, path, axes):
+                assign(values, path, value)
         experiment = Experiment.model_validate(values)
     except SpecError as error:
         raise UserError(f"{_place(error.path, axes, file, sets)}: {error}") from None
@@ -250,74 +250,6 @@ def _planned(
 def _choosing_first(axis: str) -> int:
     """Sections and names before the keys that refine them."""
     return 0 if "." not in axis or axis.endswith(".name") else 1
-
-
-def _assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
-    """Set one dotted key. Choosing another ``X.name`` drops the keys that do not mean the same under both names."""
-    section, *rest = path
-    if not rest:
-        values[str(section)] = {"name": value} if section in TABLE_OF and isinstance(value, str) else deepcopy(value)
-        return
-    inner = values.setdefault(str(section), {})
-    if isinstance(inner, str) and section in TABLE_OF:
-        inner = values[str(section)] = {"name": inner}
-    if not isinstance(inner, dict):
-        raise SpecError((section,), f"should be a mapping of keys to values, not {inner!r}")
-    if rest == ["name"] and inner.get("name", value) != value:
-        kept = _common_keys(str(section), inner["name"], value)
-        for key in [key for key in inner if key not in kept]:
-            del inner[key]
-    if len(rest) == 1:
-        inner[str(rest[0])] = value
-    else:
-        _assign(inner, tuple(rest), value)
-
-
-def _common_keys(section: str, old: object, new: object) -> set[str]:
-    """Keys that mean the same under both names: the section's own, and those that one class declares for both.
-
-    ``memory`` is that of every strategy with a memory, and ``tokens_hidden`` that of every Mixer; each strategy's
-    ``lambda`` is its own.
-    """
-    field = Experiment.model_fields.get(section)
-    keys = set(getattr(field.annotation, "model_fields", {})) if field else set()
-    before, after = _declared(section, old), _declared(section, new)
-    sizes = {"depth", "width", "patch", "pool"} if section == "backbone" else set()
-    return keys | sizes | {key for key, where in before.items() if after.get(key) is where}
-
-
-def _declared(section: str, name: object) -> dict[str, type]:
-    """Each key that a name of ours takes -> the class that declares it; of somebody's own nothing is known."""
-    lines = table(TABLE_OF[section]) if section in TABLE_OF else {}
-    line = lines.get(name) if isinstance(name, str) else None
-    if line is None:
-        return {}
-    parts = [line.settings]
-    if section == "backbone":  # a preset stands for lines of two other tables
-        parts += [entry(f"{part}s", line.fixed[part]).settings for part in ("block", "wiring")]
-    return {field.alias or key: _owner(part, key) for part in parts for key, field in part.model_fields.items()}
-
-
-def _owner(settings: type, key: str) -> type:
-    return next(cls for cls in settings.__mro__ if key in vars(cls).get("__annotations__", {}))
-
-
-def _is_foreign(values: Mapping[str, Any], path: KeyPath, axes: Mapping[str, Any]) -> bool:
-    """Whether an override is meant for other values of an axis of whole sections (``strategy.lambda`` beside naive)."""
-    section = str(path[0])
-    if (
-        section != "strategy"
-        or len(path) != 2
-        or path[1] == "name"
-        or "strategy" not in {a.split(".")[0] for a in axes}
-    ):
-        return False
-    chosen = values.get("strategy", {})
-    name = chosen if isinstance(chosen, str) else chosen.get("name", "naive")
-    if is_dotted(name):
-        return False
-    fields = entry("strategies", name).settings.model_fields
-    return path[1] not in {field.alias or key for key, field in fields.items()}
 
 
 def _keys_at(path: KeyPath) -> list[str]:

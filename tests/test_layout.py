@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["spec", "backbones", "depth", "training", "runner", "cli"]
 """Inside the core, from the bottom to the top; each may import itself and what stands before it."""
 BASE = {
-    "errors", "tables", "seeding", "spec", "specfile", "recipe", "runs", "search",
+    "assigning", "errors", "tables", "seeding", "spec", "specfile", "recipe", "runs", "search",
     "metrics", "stats", "theory", "__init__",
 }  # fmt: skip
 TOP = {
@@ -23,10 +23,12 @@ TOP = {
     "display": "cli",
     "doctor": "cli",
     "executors": "runner",
+    "folders": "runner",
     "in_step": "runner",
     "overview": "cli",
     "share": "runner",
     "together": "runner",
+    "trainer": "runner",
 }
 AVALANCHE_IN = ("strategies/", "benchmarks/streams/", "acn_cl/training/")
 
