@@ -6,7 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+import acn_cl.bench.report
+import acn_cl.bench.run
 from acn_cl import bench
+from acn_cl.bench.figures import CURVES
+from acn_cl.bench.timing import Spread, alternate, ratios
 from acn_cl.errors import UserError
 from acn_cl.seeding import Seeds
 from acn_cl.training.plain_avalanche import PilImages, PlainAvalanche
@@ -23,16 +27,16 @@ def test_sides_take_turns_and_the_first_round_does_not_count():
 
         return work
 
-    times = bench.alternate({"a": side("a", 1.0), "b": side("b", 10.0)}, rounds=2)
+    times = alternate({"a": side("a", 1.0), "b": side("b", 10.0)}, rounds=2)
     assert calls == ["a", "b"] * 3
     assert times == {"a": [3.0, 5.0], "b": [40.0, 60.0]}
 
 
 def test_a_ratio_is_taken_round_by_round():
     """Both sides twice as slow in the second round: the ratio has no spread."""
-    spread = bench.ratios([6.0, 12.0, 6.0], [2.0, 4.0, 2.0])
+    spread = ratios([6.0, 12.0, 6.0], [2.0, 4.0, 2.0])
     assert (spread.low, spread.median, spread.high) == (3.0, 3.0, 3.0)
-    assert bench.Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == bench.Spread(3.0, 2.0, 4.0)
+    assert Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == Spread(3.0, 2.0, 4.0)
 
 
 def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
@@ -41,14 +45,14 @@ def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
     assert [(row["strategy"], row["depth"]) for row in report.comparison] == [
         (s, d) for s in ("naive", "si", "ewc") for d in (1, 2)
     ]
-    assert report.curves.keys() == bench.CURVES.keys()
+    assert report.curves.keys() == CURVES.keys()
     assert all(row["ratio"]["median"] > 0 for curve in report.curves.values() for row in curve)
     written = json.loads((tmp_path / "bench" / "bench.json").read_text())
     assert written["machine"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     text = (tmp_path / "bench" / "bench.md").read_text()
     assert "| ewc | 2 |" in text
     assert "load at the start" in text
-    assert len(said) == 6 + len(bench.CURVES)
+    assert len(said) == 6 + len(CURVES)
 
 
 def test_a_bench_that_was_cut_off_goes_on(tmp_path, monkeypatch):
@@ -60,9 +64,9 @@ def test_a_bench_that_was_cut_off_goes_on(tmp_path, monkeypatch):
         measured.append((strategy, depth))
         return {"strategy": strategy, "depth": depth}
 
-    monkeypatch.setattr(bench, "compare", compare)
-    monkeypatch.setattr(bench, "CURVES", {})
-    monkeypatch.setattr(bench, "markdown", lambda report: "")
+    monkeypatch.setattr(acn_cl.bench.run, "compare", compare)
+    monkeypatch.setattr(acn_cl.bench.run, "CURVES", {})
+    monkeypatch.setattr(acn_cl.bench.report, "markdown", lambda report: "")
     with pytest.raises(KeyboardInterrupt):
         bench.bench(bench.QUICK, tmp_path)
     first, measured[:] = list(measured), []
