@@ -67,6 +67,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["formula"] = _formula
+    environment.filters["from_here"] = _from_here
     environment.filters["yaml"] = _yaml
     names = labels.labels(runs)
     shared, differing = _settings(runs)
@@ -246,4 +247,10 @@ def _facts(run: Run) -> dict[str, Any]:
     notes = run.spec.get("notes")
     state = f"imported{f', {notes}' if notes else ''}" if run.imported else run.status.state
     own = {"experiment": run.experiment, "seed": run.seed, "state": state, "data": run.checksum[:12]}
-    return {**own, "path": str(run.path), **facts}
+    return {**own, "path": _from_here(run.path), **facts}
+
+
+def _from_here(path: Path) -> str:
+    """From the current folder where that is possible: a report is passed on, and says nothing of its author's disk."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -14,6 +14,13 @@ PAGE_COLOURS = {
 }
 """A colour as matplotlib writes it, and what stands for it on the page, where it follows light and dark."""
 
+FINE = re.compile(r"(?<=\.\d\d)\d+")
+"""The decimals of a coordinate beyond the second: a hundredth of a point is not seen."""
+CELL = re.compile(r"M (\S+) (\S+)\s*L (\S+) \2\s*L \3 (\S+)\s*L \1 \4\s*L \1 \2\s*(?=\")")
+"""A rectangle as matplotlib writes the cells of a matrix."""
+CELLS = re.compile(r'(?<=QuadMesh_.">)(?:<path d="M[^"]*z" [^>]*/>)+')
+PATH = re.compile(r'<path d="([^"]+)" ([^>]*)/>')
+
 
 def inline(svg: str, name: str, title: str) -> str:
     """The ``<svg>`` element of a file that matplotlib wrote.
@@ -26,6 +33,7 @@ def inline(svg: str, name: str, title: str) -> str:
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.S)
     element = re.sub(r">\s+<", "><", element)
+    element = _shortened(element)
     element = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', element)
     element = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", element)
     element = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', element)
@@ -34,3 +42,17 @@ def inline(svg: str, name: str, title: str) -> str:
     head, rest = element.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(title)}">{rest.strip()}'
+
+
+def _shortened(element: str) -> str:
+    """The same picture in fewer letters: a matrix over a long stream has thousands of cells, but 256 colours."""
+    element = re.sub(r"<[^>]+>", lambda tag: CELL.sub(r"M\1 \2H\3V\4H\1z", FINE.sub("", tag[0])), element)
+    return CELLS.sub(lambda cells: _by_look(cells[0]), element)
+
+
+def _by_look(paths: str) -> str:
+    looks: dict[str, list[str]] = {}
+    for shape, look in PATH.findall(paths):
+        looks.setdefault(look, []).append(shape)
+    crisp = 'shape-rendering="crispEdges"'  # else the ground shines through between neighbours
+    return "".join(f'<path d="{"".join(shapes)}" {crisp} {look}/>' for look, shapes in looks.items())

@@ -22,7 +22,7 @@ from acn_cl.errors import UserError
 from acn_cl.reports import compare, curves, labels, latex, make_report, said, sensitivity, words
 from acn_cl.reports.comparisons import Comparison, compare_all, one_factor_pairs
 from acn_cl.reports.confusion import confusions
-from acn_cl.reports.figures import contrasting, slug
+from acn_cl.reports.figures import GROUND, by_epoch, contrasting, new, save, slug
 from acn_cl.reports.measures import MEASURES
 from acn_cl.reports.noise import under_noise
 from acn_cl.reports.plots import plots
@@ -290,11 +290,44 @@ def test_inline_figures_share_no_ids():
     assert set(re.findall(r'id="[^"]*"', first)).isdisjoint(re.findall(r'id="[^"]*"', second))
 
 
+def test_a_matrix_on_the_page_has_every_cell_of_its_file(tmp_path):
+    """Each rectangle and its colour, found in the file's own way of writing and in the page's shorter one."""
+    values = np.random.default_rng(0).lognormal(size=(17, 60))
+    figure, ax = new()
+    by_epoch(ax, values, 10)
+    whole = save(figure, tmp_path, "matrix", ["svg"])
+    number = r"(-?\d+(?:\.\d{1,2})?)"
+    fine = rf"{number}\d*"
+    corners = rf'<path d="M {fine} {fine}\s*L {fine} \2\d*\s*L \3\d* {fine}\s*L \1\d* \4\d*[^"]*"[^>]*fill: (#\w+)'
+    there = [(*map(float, cell), look) for *cell, look in re.findall(corners, whole)]
+    page = inline(whole, "f0", "")
+    here = [
+        (*map(float, cell), look)
+        for shapes, look in re.findall(r'<path d="((?:M[^"MLC]*z)+)"[^>]*fill: (#\w+)', page)
+        for cell in re.findall(rf"M{number} {number}H{number}V{number}H\1z", shapes)
+    ]
+    cells = [cell for cell in there if cell[-1] != GROUND]  # the ground follows the page's, light or dark
+    assert len(cells) > 17 * 60
+    assert sorted(cells) == sorted(here)
+    assert len(page) < len(whole) / 2
+
+
 def test_every_id_of_the_page_is_unique_and_every_reference_has_one(report):
     html = report.read_text()
     ids = re.findall(r'\sid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
+
+
+def test_a_report_says_nothing_of_the_folders_above(tmp_path, monkeypatch):
+    synthetic.write_run(tmp_path / "runs", "one", 0)
+    synthetic.write_run(tmp_path / "runs", "one", 1, state="running")
+    monkeypatch.chdir(tmp_path)
+    html = make_report([Path("runs")], Path("report")).read_text()
+    assert {str(Path("runs", "one", f"seed-{seed}")) for seed in (0, 1)} <= set(
+        re.findall(r'class="file">([^<]*)<', html)
+    )
+    assert str(tmp_path) not in html
 
 
 def test_a_second_report_removes_what_the_first_made_and_nothing_else(store, tmp_path):
