@@ -34,5 +34,6 @@ def parse_share(text: str) -> Share:
     """
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--only {text}: a part of all parts is wanted, from 1/8 to 8/8")
+        parts = max(1, int(match[2])) if match else 8
+        raise UserError(f"--only {text}: a part of all parts is wanted, from 1/{parts} to {parts}/{parts}")
     return Share(int(match[1]), int(match[2]))

@@ -33,8 +33,11 @@ def test_the_parts_of_a_recipe_hold_every_run_once_in_whole_stacks(engine, count
     assert all(unit in units for part in parts for unit in part)
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/2/3", ""])
-def test_what_is_no_part_is_refused(text):
-    with pytest.raises(UserError, match=r"a part of all parts is wanted, from 1/8 to 8/8"):
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("0/3", 3), ("4/3", 3), ("3", 8), ("a/b", 8), ("1/0", 1), ("-1/3", 8), ("1/2/3", 8), ("", 8)],
+)
+def test_what_is_no_part_is_refused(text, parts):
+    with pytest.raises(UserError, match=rf"a part of all parts is wanted, from 1/{parts} to {parts}/{parts}"):
         parse_share(text)
     assert parse_share(" 2 / 8") == Share(2, 8)
