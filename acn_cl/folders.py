@@ -52,16 +52,11 @@ def _as_now(written: dict[str, Any]) -> dict[str, Any]:
         return written
 
 
-def _check_can_be_written(out: Path) -> None:
-    """
-    Raises:
-        UserError: nothing can be made in ``out``.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
+def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in spec.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def check_free(out: Path, jobs: Sequence[Job], stop: StopRequest) -> None:
@@ -84,6 +79,34 @@ def check_free(out: Path, jobs: Sequence[Job], stop: StopRequest) -> None:
             folder.release()
 
 
+def _check_can_be_written(out: Path) -> None:
+    """
+    Raises:
+        UserError: nothing can be made in ``out``.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def held(keepers: Sequence[Keeper], stop: StopRequest, world: World) -> Iterator[dict[int, str]]:
+    """Hold the folders; nobody else can write into them. Gives those that cannot be held, and why."""
+    refused: dict[int, str] = {}
+    # Several processes must agree on when to give up, and their clocks do not: they do not wait.
+    until = -math.inf if world.shared else time.monotonic() + WAIT_FOR_LOCK
+    with ExitStack() as holds:
+        for number, keeper in enumerate(keepers):
+            try:
+                _hold(keeper.folder, stop, until)
+                holds.callback(keeper.folder.release)
+            except UserError as error:
+                refused[number] = str(error)
+        yield refused
+
+
 def _hold(folder: Folder, stop: StopRequest, until: float) -> None:
     """Lock a folder; a process that has just died may hold it for a while longer.
 
@@ -99,26 +122,3 @@ def _hold(folder: Folder, stop: StopRequest, until: float) -> None:
             if time.monotonic() >= until:
                 raise
             time.sleep(0.1)
-
-
-def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in spec.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-@contextmanager
-def held(keepers: Sequence[Keeper], stop: StopRequest, world: World) -> Iterator[dict[int, str]]:
-    """Hold the folders; nobody else can write into them. Gives those that cannot be held, and why."""
-    refused: dict[int, str] = {}
-    # Several processes must agree on when to give up, and their clocks do not: they do not wait.
-    until = -math.inf if world.shared else time.monotonic() + WAIT_FOR_LOCK
-    with ExitStack() as held:
-        for number, keeper in enumerate(keepers):
-            try:
-                _hold(keeper.folder, stop, until)
-                held.callback(keeper.folder.release)
-            except UserError as error:
-                refused[number] = str(error)
-        yield refused

@@ -27,6 +27,15 @@ from acn_cl.training.watch import Diverged
 from acn_cl.training.world import World
 
 
+def why_alone(experiment: Experiment, strategy: Any) -> str | None:
+    """What of an experiment the lean step cannot do, so that Avalanche's call-backs train it; ``None``: nothing."""
+    if (processes := processes_of(experiment.resources.processes)) > 1:
+        return f"{processes} processes share each batch"
+    if not can_stack(strategy):
+        return f"strategy {experiment.strategy.name} needs more of a step than parameters and gradients"
+    return refusal(experiment)
+
+
 def run_stack(
     keepers: Sequence[Keeper], display: Display, stop: StopRequest, place: tuple[int, int], world: World
 ) -> list[Outcome]:
@@ -52,6 +61,11 @@ def run_stack(
                 ends[:] = train(some, [starts[n] for n in together], display, stop, number)
             outcomes |= dict(zip(together, ends, strict=True))
     return [outcomes[number] for number in range(len(keepers))]
+
+
+def _is_lean(experiment: Experiment) -> bool:
+    """Whether a run takes the lean step, in a stack or alone, rather than Avalanche's call-backs."""
+    return why_alone(experiment, build_strategy(experiment)) is None
 
 
 @contextmanager
@@ -135,16 +149,3 @@ def _ended(keeper: Keeper, run: StackedRun) -> Outcome:
 
 def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-
-
-def _is_lean(experiment: Experiment) -> bool:
-    """Whether a run takes the lean step, in a stack or alone, rather than Avalanche's call-backs."""
-    return why_alone(experiment, build_strategy(experiment)) is None
-
-
-def why_alone(experiment: Experiment, strategy: Any) -> str | None:
-    if (processes := processes_of(experiment.resources.processes)) > 1:
-        return f"{processes} processes share each batch"
-    if not can_stack(strategy):
-        return f"strategy {experiment.strategy.name} needs more of a step than parameters and gradients"
-    return refusal(experiment)
