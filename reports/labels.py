@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from acn_cl.runs.load import Run, Runs
+from acn_cl.runs.load import Run, Runs, natural
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's colour-blind-safe palette (jfly.uni-koeln.de/color) without black and yellow, which drown in one of
@@ -120,7 +120,7 @@ def panels(runs: Runs) -> dict[str, list[str]]:
     for title, blocks in groups.items():
         parts = chunks(list(blocks.values()))
         for number, part in enumerate(parts, start=1):
-            found[title if len(parts) == 1 else f"{title} ({number}/{len(parts)})"] = sorted(part)
+            found[title if len(parts) == 1 else f"{title} ({number}/{len(parts)})"] = sorted(part, key=natural)
     _add_imported(found, by_name)
     return found
 
@@ -162,12 +162,12 @@ def stream(run: Run) -> str:
 
 def representatives(runs: Runs) -> dict[str, Run]:
     """The first run of each experiment, sorted by experiment."""
-    return {run.experiment: run for run in sorted(runs.runs, key=lambda run: (run.experiment, -run.seed))}
+    return {run.experiment: run for run in sorted(runs.runs, key=lambda run: (natural(run.experiment), -run.seed))}
 
 
 def _axis_values(runs: Runs, position: int) -> list[str]:
     values = [list(axes(run).values()) for run in representatives(runs).values()]
-    return sorted({v[position] for v in values if len(v) > position})
+    return sorted({v[position] for v in values if len(v) > position}, key=natural)
 
 
 def _text(key: str, value: Any) -> str:

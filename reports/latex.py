@@ -85,7 +85,8 @@ def _comparisons(names: dict[str, str], group: Sequence[Comparison]) -> str:
 
 def _declared(names: dict[str, str], group: Sequence[Comparison]) -> str:
     about = f"Comparisons that the recipe {group[0].factor} declares, a - b on the same seeds; p of the test named, "
-    about += f"Holm-corrected over all {group[0].family}; bold where p < 0.05"
+    family = group[0].family
+    about += f"Holm-corrected over all {family}; bold where p < 0.05" if family else "none, for want of seeds"
     heads = ["measure", "a", "b", "n", "a - b", "95 % interval", "test", "p"]
     rows = []
     for comparison in group:

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acn_cl import metrics
 from acn_cl.errors import UserError
-from acn_cl.runs.load import flatten, load_runs
+from acn_cl.runs.load import flatten, load_runs, natural
 from acn_cl.runs.schema import CONFUSION
 
 synthetic = SimpleNamespace(**run_path(str(Path(__file__).with_name("synthetic_runs.py"))))
@@ -365,3 +367,10 @@ def test_nothing_that_a_run_names_is_imported(tmp_path):
 def test_flatten_names_settings_as_set_does():
     nested = {"backbone": {"name": "x", "more": {"depth": 5}}, "epochs": 1}
     assert flatten(nested) == {"backbone.name": "x", "backbone.more.depth": 5, "epochs": 1}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["depth", "lambda", ""]), st.integers(0, 10**30)), unique=True))
+def test_ids_stand_in_the_order_of_their_numbers(pairs):
+    ids = [f"{name}{number}-si" for name, number in pairs]
+    assert sorted(ids, key=natural) == [f"{name}{number}-si" for name, number in sorted(pairs)]
+    assert natural("a01") != natural("a1")

@@ -4,6 +4,7 @@ Only JSON and parquet are read: nothing is unpickled, no name that a run mention
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -202,8 +203,8 @@ class Runs:
 
     @property
     def experiments(self) -> list[str]:
-        """Ids, sorted."""
-        return sorted({run.experiment for run in self.runs})
+        """Ids, in natural order."""
+        return sorted({run.experiment for run in self.runs}, key=natural)
 
     @cached_property
     def accuracy(self) -> pd.DataFrame:
@@ -349,6 +350,16 @@ def _sha256(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
+def natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """What to sort by, so that numbers stand in their order.
+
+    >>> sorted(["depth15", "depth5"], key=natural)
+    ['depth5', 'depth15']
+    """
+    parts = re.split(r"0*(\d+)", text)  # every second one is a number, of which the longer is the larger
+    return [(len(part) * (place % 2), part) for place, part in enumerate(parts)], text
+
+
 def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv" and not path.is_dir()
 
@@ -464,7 +475,7 @@ def _merged(runs: Sequence[Run]) -> list[Run]:
                 f"{run.path}; report them apart or name them apart"
             )
     _check_shapes([run for run in by_name.values() if run.status.state == "done"])
-    return [by_name[name] for name in sorted(by_name)]
+    return [by_name[name] for name in sorted(by_name, key=lambda name: (natural(name[0]), name[1]))]
 
 
 def _check_shapes(finished: Sequence[Run]) -> None:
