@@ -15,7 +15,7 @@ from acn_cl.errors import UserError
 from acn_cl.executors.task import Job
 from acn_cl.recipe import Planned
 from acn_cl.runs.folder import Held, RunFolder
-from acn_cl.spec import Experiment, is_inert
+from acn_cl.spec import Experiment, flatten, is_inert
 from acn_cl.together import Folder, Keeper
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.world import World
@@ -35,7 +35,7 @@ def check_same_spec(planned: Planned, folder: Folder) -> None:
     written = folder.written_spec()
     if written is None:
         return
-    there, here = _flat(_as_now(written["experiment"])), _flat(planned.experiment.as_dict())
+    there, here = flatten(_as_now(written["experiment"])), flatten(planned.experiment.as_dict())
     for key in sorted(there.keys() | here.keys()):
         if not is_inert(key) and there.get(key) != here.get(key):
             raise UserError(
@@ -50,13 +50,6 @@ def _as_now(written: dict[str, Any]) -> dict[str, Any]:
         return Experiment.model_validate(written).as_dict()
     except (ValidationError, UserError):
         return written
-
-
-def _flat(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in spec.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def check_free(out: Path, jobs: Sequence[Job], stop: StopRequest) -> None:

@@ -258,6 +258,21 @@ def with_later_keys(written: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names, as a spec and ``--set`` write them.
+
+    >>> flatten({"backbone": {"name": "ac_mixer", "depth": 5}})
+    {'backbone.name': 'ac_mixer', 'backbone.depth': 5}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 INERT = ("name", "about", "seeds", "loggers", "checkpoint", "device", "engine", "resources", "stream.download")
 """Keys that say where and how a run is made, not what it is; of a section, all of its keys."""
 

@@ -13,8 +13,8 @@ from acn_cl.errors import SpecError, UserError
 from acn_cl.reports.measures import COMPARED, Measure
 from acn_cl.reports.results import Result, Results, digest
 from acn_cl.runs.declared import Declared, is_value, parse_comparisons
-from acn_cl.runs.load import Run, Runs, flatten
-from acn_cl.spec import is_inert
+from acn_cl.runs.load import Run, Runs
+from acn_cl.spec import flatten, is_inert
 
 
 @dataclass(frozen=True)

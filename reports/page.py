@@ -23,7 +23,8 @@ from acn_cl.reports.measures import COMPARED, DIALECT_NOTES, MEASURES
 from acn_cl.reports.noise import Noise
 from acn_cl.reports.published import Beside
 from acn_cl.reports.results import Result, Results
-from acn_cl.runs.load import Run, Runs, flatten
+from acn_cl.runs.load import Run, Runs
+from acn_cl.spec import flatten
 
 TEMPLATES = Path(__file__).with_name("templates")
 

@@ -13,7 +13,8 @@ from acn_cl import stats
 from acn_cl.errors import UserError
 from acn_cl.reports.measures import BY_KEY, Measure
 from acn_cl.reports.results import Result, Results
-from acn_cl.runs.load import Runs, flatten
+from acn_cl.runs.load import Runs
+from acn_cl.spec import flatten
 from acn_cl.specfile import read_spec_file
 
 FOLDER = "acn_cl.benchmarks.recipes"

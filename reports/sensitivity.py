@@ -8,8 +8,8 @@ import numpy as np
 from acn_cl.reports import labels
 from acn_cl.reports.curves import Curve
 from acn_cl.reports.results import Results
-from acn_cl.runs.load import Run, Runs, flatten
-from acn_cl.spec import is_inert
+from acn_cl.runs.load import Run, Runs
+from acn_cl.spec import flatten, is_inert
 
 
 @dataclass(frozen=True)

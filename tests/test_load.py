@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from acn_cl import metrics
 from acn_cl.errors import UserError
-from acn_cl.runs.load import flatten, load_runs, natural
+from acn_cl.runs.load import load_runs, natural
 from acn_cl.runs.schema import CONFUSION
+from acn_cl.spec import flatten
 
 synthetic = SimpleNamespace(**run_path(str(Path(__file__).with_name("synthetic_runs.py"))))
 

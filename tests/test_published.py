@@ -14,7 +14,8 @@ from acn_cl.recipe import load_recipe
 from acn_cl.reports import make_report
 from acn_cl.reports.published import Beside, beside_published, load_published, matches
 from acn_cl.reports.results import Results
-from acn_cl.runs.load import flatten, load_runs
+from acn_cl.runs.load import load_runs
+from acn_cl.spec import flatten
 from acn_cl.stats import Summary, summarise, unpaired
 
 synthetic = SimpleNamespace(**run_path(str(Path(__file__).with_name("synthetic_runs.py"))))

@@ -9,13 +9,13 @@ from typing import Self
 import torch
 
 from acn_cl.bench.timing import seconds
+from acn_cl.bookkeeping import Quiet
 from acn_cl.runs.checkpoint import Checkpoint
 from acn_cl.spec import Experiment
 from acn_cl.training.device import fp32_products
 from acn_cl.training.interrupt import StopRequest
 from acn_cl.training.per_run import choose_per_run
 from acn_cl.training.rate import MatrixProducts
-from acn_cl.training.session import Results
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_training import StackTraining
 
@@ -124,14 +124,8 @@ class Limit:
         return self._flops / self._products.rate()
 
 
-class _Silent:
-    """A watcher that does not watch."""
-
-    def epoch_done(self, experience: int, epoch: int, loss: float) -> None:
-        pass
-
-    def experience_done(self, experience: int, results: Results) -> None:
-        pass
+class _Silent(Quiet):
+    """A watcher that does not watch, and keeps nothing."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         pass

@@ -21,7 +21,7 @@ from acn_cl.runs.folder import Status, read_status
 from acn_cl.runs.matrices import Matrix, read_matrices
 from acn_cl.runs.reading import Damaged, read_json, read_table
 from acn_cl.runs.schema import PARTS, TABLES, check_version
-from acn_cl.spec import is_inert, with_later_keys
+from acn_cl.spec import flatten, is_inert, with_later_keys
 
 Floats = NDArray[np.float64]
 KINDS = {str: "text", int: "an integer", dict: "an object", list: "a list"}
@@ -514,21 +514,6 @@ def _but_its_strategy(run: Run) -> str:
     """All that says what was run, less the strategy, as text that is the same for equal settings."""
     settings = {key: value for key, value in flatten(run.settings).items() if not is_inert(key)}
     return json.dumps({k: v for k, v in sorted(settings.items()) if k.split(".")[0] != "strategy"}, sort_keys=True)
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names, as a spec and ``--set`` write them.
-
-    >>> flatten({"backbone": {"name": "ac_mixer", "depth": 5}})
-    {'backbone.name': 'ac_mixer', 'backbone.depth': 5}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _cube(rows: pd.DataFrame, moments: int, experiences: int, depths: int | None = None) -> Floats:
