@@ -8,6 +8,7 @@ from torch import Tensor
 
 from acn_cl.backbones.backbone import Backbone
 from acn_cl.training.heads import Heads
+from acn_cl.training.layer_norms import compute_in_fp32
 
 
 class Network(MultiTaskModule):
@@ -20,6 +21,7 @@ class Network(MultiTaskModule):
         super().__init__()
         self.backbone = backbone
         self.heads = heads
+        compute_in_fp32(self)
 
     def adaptation(self, experience: Any) -> None:
         """Avalanche calls this before training on and before evaluating an experience; only training adds units."""
