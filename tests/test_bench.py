@@ -8,11 +8,13 @@ import torch
 
 import acn_cl.bench.report
 import acn_cl.bench.run
+import acn_cl.bench.sides
 from acn_cl import bench
 from acn_cl.bench.figures import CURVES
 from acn_cl.bench.timing import Spread, alternate, ratios
 from acn_cl.errors import UserError
 from acn_cl.seeding import Seeds
+from acn_cl.training.per_run import OneByOne
 from acn_cl.training.plain_avalanche import PilImages, PlainAvalanche
 from acn_cl.training.session import build_stream
 
@@ -53,6 +55,19 @@ def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
     assert "| ewc | 2 |" in text
     assert "load at the start" in text
     assert len(said) == 6 + len(CURVES)
+
+
+def test_what_could_not_be_compiled_is_said_beneath_the_table(tmp_path, monkeypatch):
+    """Else the time of an eager step would stand there as a compiled one's."""
+
+    def choose(device, runs, note):
+        note("computed eagerly")
+        return OneByOne()
+
+    monkeypatch.setattr(acn_cl.bench.sides, "choose_per_run", choose)
+    monkeypatch.setattr(acn_cl.bench.run, "CURVES", {})
+    bench.bench(replace(bench.QUICK, strategies=("si",), depths=(1,)), tmp_path)
+    assert "- si, L = 1, ours, one run: computed eagerly" in (tmp_path / "bench.md").read_text()
 
 
 def test_a_bench_that_was_cut_off_goes_on(tmp_path, monkeypatch):

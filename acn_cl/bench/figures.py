@@ -36,6 +36,7 @@ def compare(plan: Plan, strategy: str, depth: int) -> dict[str, Any]:
         "plain / stacked": asdict(ratios(times[PLAIN], times[STACK])),
         "limit / one": asdict(ratios(times[LIMIT], times[ONE])),
         "limit / stacked": asdict(ratios(times[LIMIT], times[STACK])),
+        "notes": [f"{name}: {note}" for name, side in ((ONE, one), (STACK, stack)) for note in side.notes],
     }
 
 

@@ -43,11 +43,14 @@ def markdown(report: Report) -> str:
         f"| strategy | L | {PLAIN}, ms | {ONE}, ms | {STACK}, ms | plain / one | plain / stacked | limit / one |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    notes: list[str] = []
     for row in report.comparison:
         times = row["seconds per step and run"]
         cells = [_cell(times[name], 1e3, 1) for name in (PLAIN, ONE, STACK)]
         cells += [_cell(row[key], 1, 2) for key in ("plain / one", "plain / stacked", "limit / one")]
         lines.append(f"| {row['strategy']} | {row['depth']} | {' | '.join(cells)} |")
+        notes += [f"- {row['strategy']}, L = {row['depth']}, {note}" for note in row.get("notes", [])]
+    lines += ["", *notes] if notes else []
     for name, curve in report.curves.items():
         lines += ["", f"| {name} | ms a step and run | times the first |", "|---|---|---|"]
         lines += [f"| {r['value']} | {_cell(r['seconds'], 1e3, 2)} | {_cell(r['ratio'], 1, 2)} |" for r in curve]

@@ -28,11 +28,14 @@ class Ours:
     Args:
         experiment: of all runs.
         runs: how many; their seeds are 0, 1, …
+
+    ``notes`` has what the runs would have been told, such as that a step could not be compiled.
     """
 
     def __init__(self, experiment: Experiment, runs: int) -> None:
         stack = [StackedRun(experiment, seed) for seed in range(runs)]
-        self._per_run = choose_per_run(stack[0].device, runs)
+        self.notes: list[str] = []
+        self._per_run = choose_per_run(stack[0].device, runs, self.notes.append)
         self.training = StackTraining(
             stack, [_Silent()] * runs, StopRequest(), self._per_run, lambda number, checkpoint: None
         )
