@@ -11,8 +11,7 @@ def compute_in_fp32(network: nn.Module) -> None:
 
     On a CPU autocast leaves LayerNorm in bf16, and torch then sums the gradients of its weight and bias over all tokens
     in bf16 as well, whose additions stop counting once the sum is 256 times as large as they: those of the last norm of
-    a trained Mixer are off by a third to more than themselves, other parameters' by a hundredth. Optimiser steps follow
-    that error, and bf16 runs forgot a point more than fp32 ones. Of torch's other norms none does so.
+    a Mixer come out wrong by a third to four fifths, those of other parameters by a hundredth. Optimiser steps follow it, and bf16 runs forgot a point more than fp32 ones. Of torch's other norms none does so.
     """
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
