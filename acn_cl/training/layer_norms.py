@@ -10,8 +10,9 @@ def compute_in_fp32(network: nn.Module) -> None:
     """Let every LayerNorm of ``network`` take its bf16 input as fp32, and so return fp32.
 
     On a CPU autocast leaves LayerNorm in bf16, and torch then sums the gradients of its weight and bias over all tokens
-    in bf16 as well, whose additions stop counting once the sum is 256 times as large as they: those of the last norm of
-    a Mixer come out wrong by a third to four fifths, those of other parameters by a hundredth. Optimiser steps follow it, and bf16 runs forgot a point more than fp32 ones. Of torch's other norms none does so.
+    in bf16 as well, where a sum takes no more notice of what is 256 times smaller than it. Those of a Mixer's last norm
+    come out wrong by a third to four fifths, other parameters' by a hundredth; optimiser steps follow, and such runs
+    forgot a point more than fp32 ones (``docs/results``). None of torch's other norms does so.
     """
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
