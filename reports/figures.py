@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -268,10 +269,22 @@ def slug(text: str) -> str:
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = FORMATS) -> str:
     """Write ``name`` in each format, SVG first, without a date, and return the SVG."""
+    _lay_out(figure)
     with warnings.catch_warnings():
         # Text stays text in an SVG: a letter that matplotlib's own font lacks is the reader's font's business.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for kind in formats:
             figure.savefig(folder / f"{name}.{kind}", dpi=PNG_DPI, metadata=METADATA[kind])
-            figure.set_layout_engine("none")  # the layout found for the first holds for the others
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the places of everything for all formats, with the widths that letters have in an SVG.
+
+    ``savefig`` would draw the whole figure once more to find them.
+    """
+    FigureCanvasSVG(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)  # "none" is an engine that does nothing, before which savefig draws as well
