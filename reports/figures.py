@@ -269,10 +269,10 @@ def slug(text: str) -> str:
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = FORMATS) -> str:
     """Write ``name`` in each format, SVG first, without a date, and return the SVG."""
-    _lay_out(figure)
     with warnings.catch_warnings():
         # Text stays text in an SVG: a letter that matplotlib's own font lacks is the reader's font's business.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        _lay_out(figure)
         for kind in formats:
             figure.savefig(folder / f"{name}.{kind}", dpi=PNG_DPI, metadata=METADATA[kind])
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
@@ -284,7 +284,6 @@ def _lay_out(figure: Figure) -> None:
     ``savefig`` would draw the whole figure once more to find them.
     """
     FigureCanvasSVG(figure)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.get_layout_engine().execute(figure)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
     figure.set_layout_engine(None)  # "none" is an engine that does nothing, before which savefig draws as well
