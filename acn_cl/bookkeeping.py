@@ -133,6 +133,7 @@ class RunLike(Protocol):
     seeds: Seeds
     stream: Any
     streamed: bool
+    compiled: bool
 
     @property
     def experiences(self) -> int:
@@ -273,7 +274,7 @@ class Bookkeeper:
 
     def done(self, run: RunLike, results: Results, weights: dict[str, torch.Tensor]) -> Outcome:
         """The stream is learned."""
-        self.folder.write_spec(self._spec | {"peak_memory": _peak_memory(run.device)})
+        self.folder.write_spec(self._spec | {"compiled": run.compiled, "peak_memory": _peak_memory(run.device)})
         self._write_results(results)  # all of them, even if the last ones were only in a checkpoint
         if self.planned.experiment.checkpoint.keep == "weights":
             save_weights(self.folder.path, run.experiences, weights)

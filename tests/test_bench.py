@@ -60,7 +60,7 @@ def test_the_quick_bench_measures_everything_and_writes_it(tmp_path):
 def test_what_could_not_be_compiled_is_said_beneath_the_table(tmp_path, monkeypatch):
     """Else the time of an eager step would stand there as a compiled one's."""
 
-    def choose(device, runs, note):
+    def choose(device, precision, runs, note, often):
         note("computed eagerly")
         return OneByOne()
 

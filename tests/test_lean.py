@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import acn_cl.training.per_run
 from acn_cl.spec import Experiment
 from acn_cl.training.optim import clip, clip_runs
 from acn_cl.training.per_run import OneByOne, Vmapped, choose_per_run
@@ -99,7 +100,18 @@ def test_both_ways_to_compute_a_stack_give_the_gradients_worked_out_by_hand():
 
 
 def test_a_cpu_computes_run_after_run_and_a_gpu_all_at_once():
-    assert isinstance(choose_per_run(torch.device("cpu"), 8), OneByOne)
-    assert isinstance(choose_per_run(torch.device("cuda"), 8), Vmapped)
-    assert isinstance(choose_per_run(torch.device("cuda"), 1), Vmapped), "compiled"
-    assert isinstance(choose_per_run(torch.device("mps"), 1), OneByOne)
+    for precision in ("fp32", "bf16"):
+        assert isinstance(choose_per_run(torch.device("cpu"), precision, 8), OneByOne)
+        assert isinstance(choose_per_run(torch.device("mps"), precision, 1), OneByOne)
+        for runs in (1, 8):
+            way = choose_per_run(torch.device("cuda"), precision, runs)
+            assert isinstance(way, Vmapped)
+            assert way.compiler is not None
+
+
+@pytest.mark.parametrize(
+    ("amx", "precision", "compiles"), [(True, "bf16", True), (True, "fp32", False), (False, "bf16", False)]
+)
+def test_a_cpu_compiles_in_bf16_where_products_are_fast(monkeypatch, amx, precision, compiles):
+    monkeypatch.setattr(acn_cl.training.per_run, "has_amx", lambda: amx)
+    assert (choose_per_run(torch.device("cpu"), precision, 1).compiler is not None) == compiles

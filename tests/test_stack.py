@@ -10,6 +10,7 @@ import torch
 
 from acn_cl.errors import UserError
 from acn_cl.spec import Experiment
+from acn_cl.training.compiled import Compiler
 from acn_cl.training.estimate import estimate
 from acn_cl.training.interrupt import Interrupted, StopRequest
 from acn_cl.training.per_run import OneByOne, Vmapped
@@ -154,7 +155,7 @@ def test_one_compiled_step_serves_every_experience(tiny, tmp_path, double):
     compiles_to.graphs = 0
     jobs = [(Experiment(**tiny(strategy={"name": "si", "lambda": 10.0}, stream=FIXED)), seed) for seed in (0, 1)]
     session, notes = StackSession(jobs, lambda line: notes.append(line)), []
-    session.train([Keeps(), Keeps()], choose=lambda device, runs, note: Vmapped(compiles_to, note))
+    session.train([Keeps(), Keeps()], choose=lambda *told: Vmapped(Compiler(compiles_to, note=told[-1])))
     assert notes == []
     assert compiles_to.graphs == 2
     for run in session.runs:
@@ -168,7 +169,7 @@ def test_what_cannot_be_compiled_is_computed_eagerly_and_said(tiny, tmp_path, do
     torch._dynamo.reset()
     notes = []
     session = StackSession([(Experiment(**tiny(stream=FIXED)), 0)], notes.append)
-    session.train([Keeps()], choose=lambda device, runs, note: Vmapped(broken, note))
+    session.train([Keeps()], choose=lambda *told: Vmapped(Compiler(broken, note=told[-1])))
     (note,) = notes
     assert "computed eagerly" in note and "no compiler here" in note
     assert farthest(session.runs[0].weights, alone(session.runs[0].experiment, 0, tmp_path)[0]) < 1e-8
@@ -273,6 +274,7 @@ class Small(OneByOne):
     """A device that is out of memory with more than ``most`` runs, once ``free`` steps are done."""
 
     def __init__(self, runs, most, free):
+        super().__init__()
         self._broken, self._free = runs > most, free
 
     def gradients(self, *arguments):
@@ -289,7 +291,7 @@ def test_out_of_memory_halves_the_stack_and_loses_nothing(tiny, double, free):
     whole, _ = stacked(jobs)
     notes, widths = [], []
 
-    def choose(device, runs, note):
+    def choose(device, precision, runs, note):
         widths.append(runs)
         return Small(runs, 2, free)
 

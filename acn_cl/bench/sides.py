@@ -19,6 +19,9 @@ from acn_cl.training.rate import MatrixProducts
 from acn_cl.training.stack_run import StackedRun
 from acn_cl.training.stack_training import StackTraining
 
+OFTEN = 100
+"""Steps of a batch size that count as often: ours are to be computed as in a run of the usual length, while a bench's
+are few. The smaller last batch of an experience stays below it, as it would there."""
 PLAIN_PROGRAM = "acn_cl.training.plain_avalanche"
 
 
@@ -35,7 +38,7 @@ class Ours:
     def __init__(self, experiment: Experiment, runs: int) -> None:
         stack = [StackedRun(experiment, seed) for seed in range(runs)]
         self.notes: list[str] = []
-        self._per_run = choose_per_run(stack[0].device, runs, self.notes.append)
+        self._per_run = choose_per_run(stack[0].device, stack[0].precision, runs, self.notes.append, OFTEN)
         self.training = StackTraining(
             stack, [_Silent()] * runs, StopRequest(), self._per_run, lambda number, checkpoint: None
         )

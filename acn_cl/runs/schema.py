@@ -2,6 +2,7 @@
 
 ``spec.json``         the resolved spec of this one run, with schema version, package versions, commit and device; where
                       known: ``comparisons`` that its recipe declares, ``parameters``, ``peak_memory`` (bytes),
+                      ``compiled`` (whether steps were, see ``docs/speed.md``),
                       ``flops_by_depth`` (one image forward, sub-networks 0..L), ``data_checksum`` of the data set
 ``accuracy.parquet``  one row an (experience trained, experience evaluated, depth): see :data:`ACCURACY`
 ``layers.parquet``    one row a (experience, epoch, layer, quantity): see :data:`LAYERS`

@@ -63,11 +63,21 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         if wanted == "bf16" and not native:
             raise SpecError(("precision",), f"{torch.cuda.get_device_name(device)} has no bf16; use auto or fp32")
     elif device.type == "cpu":
-        abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+        native = has_amx() or bool(_abilities().get("avx512_bf16"))
     else:
         native = False
     return "bf16" if wanted == "bf16" or native else "fp32"
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bf16 matrices in tiles, some 3.5 times as fast as AVX-512 bf16 does."""
+    return bool(_abilities().get("amx_bf16"))
+
+
+def _abilities() -> dict[str, Any]:
+    """The CPU's, as torch calls them; of an older torch nothing is known."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -5,6 +5,7 @@ the optimiser, the strategy's account. It computes what :class:`acn_cl.training.
 call-backs; a stack of one is the fast way to train a single run.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from acn_cl.runs.checkpoint import Position
 from acn_cl.seeding import Seeds
 from acn_cl.spec import Experiment
+from acn_cl.training.compiled import Named
 from acn_cl.training.learner import MIXING
 from acn_cl.training.loss import CutMix
 from acn_cl.training.optim import clip_runs, make_optimizer, make_schedule, next_optimizer
 from acn_cl.training.parts import pieces
-from acn_cl.training.per_run import Loss, Named, PerRun
+from acn_cl.training.per_run import Loss, PerRun
 from acn_cl.training.stack_data import StackedEpoch, StackedPart
 from acn_cl.training.stack_gradients import StackGradients
 from acn_cl.training.stack_network import StackedNetwork
@@ -118,7 +120,7 @@ class StackLearner:
         self._standing = {alias: name for alias, name in aliases.items() if name not in self._moved}
         if index != self._index:
             self._index = index
-            self._compute = self._per_run.prepared(self._loss())
+            self._compute = self._per_run.prepared(self._loss(), self._calls())
         self._strategy.begin(experience, network.parameters)
         self._watch.begin_experience(self._moved)
 
@@ -172,6 +174,19 @@ class StackLearner:
             weighed = torch._foreach_mul([losses, *found], (part.stop - part.start) / count)
             total = torch._foreach_add(total, weighed) if total else weighed
         return total[0], list(total[1:])
+
+    def _calls(self) -> Counter[int]:
+        """Images of a batch -> how many such batches the loss at hand will be computed of, in the whole stream."""
+        calls: Counter[int] = Counter()
+        size, parts, epochs = self._experiment.batch_size, self._experiment.accumulate, self._experiment.epochs
+        for experience, part in enumerate(self._data):
+            if self._network.answering(self._task_label(experience))[1] != self._index:
+                continue
+            whole, rest = divmod(len(part), size)
+            for batch in [size] * whole + [rest] * (rest > 0):
+                for piece in pieces(batch, parts):
+                    calls[piece.stop - piece.start] += epochs
+        return calls
 
     def _loss(self) -> Loss:
         """One run's loss in the experience at hand."""

@@ -5,31 +5,36 @@ Tensors carry a leading run axis. A function sees one run's tensors, without it.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 from torch.func import grad_and_value, vmap
 
-Named = Mapping[str, Tensor]
+from acn_cl.training.compiled import Compiler, Named, Step
+from acn_cl.training.device import has_amx
+
 Loss = Callable[..., Tensor]
 """``loss(moved, fixed, *inputs)``: parameters to differentiate by, the others, and tensors; a scalar."""
 
-
-Step = Callable[..., tuple[Tensor, list[Tensor]]]
-"""``step(moved, fixed, *inputs)``: the losses (R,), and their gradients by ``moved``, in its order."""
-
-
-Backend = str | Callable[..., Any]
-"""As ``torch.compile`` takes it."""
+PAYS_FROM = 5_000
+"""Steps from which compiling pays on a CPU: it takes a minute, or seconds where torch's cache has the code, and saves
+a tenth to a fifth of each (``docs/speed.md``)."""
 
 
 class PerRun(Protocol):
     """How a function is computed for all runs. R runs; every tensor given and returned is (R, ...)."""
 
-    def prepared(self, loss: Loss) -> Step:
-        """What computes ``loss`` and its gradients many times; may be compiled when it is first called."""
+    compiler: Compiler | None
+    """What may compile steps."""
+
+    def prepared(self, loss: Loss, calls: Mapping[int, int]) -> Step:
+        """What computes ``loss`` and its gradients many times; may be compiled when it is first called.
+
+        Args:
+            loss: of one run.
+            calls: images of a batch -> how many batches of so many there will be.
+        """
 
     def gradients(self, loss: Loss, moved: Named, fixed: Named, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As a :data:`Step`, once."""
@@ -39,10 +44,20 @@ class PerRun(Protocol):
 
 
 class OneByOne:
-    """Run after run. On a CPU one run of the usual size keeps all cores busy, and its activations fit the caches."""
+    """Run after run. On a CPU one run of the usual size keeps all cores busy, and its activations fit the caches.
 
-    def prepared(self, loss: Loss) -> Step:
-        return partial(self.gradients, loss)
+    Args:
+        compiler: of steps; ``None``: they are not compiled.
+    """
+
+    def __init__(self, compiler: Compiler | None = None) -> None:
+        self.compiler = compiler
+
+    def prepared(self, loss: Loss, calls: Mapping[int, int]) -> Step:
+        eager = partial(self.gradients, loss)
+        if self.compiler is None:
+            return eager
+        return self.compiler.step(eager, partial(_one_by_one, self.compiler.wrapped(grad_and_value(loss))), calls)
 
     @torch.enable_grad()
     def gradients(self, loss: Loss, moved: Named, fixed: Named, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -64,17 +79,15 @@ class Vmapped:
     """All runs in one batched computation: few large kernels where single runs would be many small ones.
 
     Args:
-        backend: torch.compile's for steps; ``None``: they are not compiled.
-        note: told in one line when something could not be compiled and is computed eagerly instead.
+        compiler: of steps; ``None``: they are not compiled.
     """
 
-    def __init__(self, backend: Backend | None = None, note: Callable[[str], None] = lambda line: None) -> None:
-        self._backend, self._note = backend, note
+    def __init__(self, compiler: Compiler | None = None) -> None:
+        self.compiler = compiler
 
-    def prepared(self, loss: Loss) -> Step:
-        if self._backend is None:
-            return partial(self.gradients, loss)
-        return _Compiled(partial(self.gradients, loss), self._backend, self._note)
+    def prepared(self, loss: Loss, calls: Mapping[int, int]) -> Step:
+        eager = partial(self.gradients, loss)
+        return eager if self.compiler is None else self.compiler.step(eager, self.compiler.wrapped(eager), calls)
 
     def gradients(self, loss: Loss, moved: Named, fixed: Named, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         gradients, values = vmap(grad_and_value(loss))(moved, fixed, *inputs)
@@ -86,41 +99,44 @@ class Vmapped:
         return result
 
 
-class _Compiled:
-    """A step as one compiled graph a shape, or eager from the first time on that this fails."""
-
-    def __init__(self, step: Step, backend: Backend, note: Callable[[str], None]) -> None:
-        self._eager, self._note = step, note
-        # One graph or an error: with breaks in it, or after too many recompilations, torch would go on silently.
-        self._step: Step = torch.compile(step, backend=backend, fullgraph=True, dynamic=False)
-
-    def __call__(self, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
-        try:
-            return self._step(*arguments)
-        except TorchDynamoException as error:
-            reason = " ".join(str(error).split())[:200]
-            self._note(f"the step is computed eagerly, since torch.compile failed ({type(error).__name__}: {reason})")
-            self._step = self._eager
-            return self._step(*arguments)
-
-
-def choose_per_run(device: torch.device, runs: int, note: Callable[[str], None] = lambda line: None) -> PerRun:
+def choose_per_run(
+    device: torch.device,
+    precision: str,
+    runs: int,
+    note: Callable[[str], None] = lambda line: None,
+    often: int = PAYS_FROM,
+) -> PerRun:
     """The faster way on this device.
 
-    On a CPU neither batching nor compiling earned its cost at any size tried: see ``docs/speed.md``.
+    On a CPU batching did not earn its cost at any size tried, and compiling does in bf16 where AMX multiplies, so that
+    everything else takes most of a step: see ``docs/speed.md``.
 
     Args:
         device: where the runs are.
+        precision: ``fp32`` or ``bf16``.
         runs: R.
-        note: as for :class:`Vmapped`.
+        note: told in one line when something that should be compiled is computed eagerly instead.
+        often: how many steps of a batch size there must be for a CPU to compile them.
     """
     match device.type:
         case "cuda":
-            return Vmapped("inductor", note)
+            return Vmapped(Compiler(note=note))
         case "cpu":
-            return OneByOne()
+            return OneByOne(Compiler(often=often, note=note) if precision == "bf16" and has_amx() else None)
         case _:
             return Vmapped() if runs > 1 else OneByOne()
+
+
+def _one_by_one(
+    function: Callable[..., tuple[Named, Tensor]], moved: Named, fixed: Named, *inputs: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """A step by ``function``, which gives the gradients and the loss of one run."""
+    values, rows = [], []
+    for run in range(len(inputs[0])):
+        gradients, value = function(_of(run, moved), _of(run, fixed), *(tensor[run] for tensor in inputs))
+        rows.append([gradients[name] for name in moved])
+        values.append(value)
+    return _stack(values), [_stack(gradients) for gradients in zip(*rows, strict=True)]
 
 
 def _of(run: int, named: Named) -> dict[str, Tensor]:

@@ -112,6 +112,7 @@ class Session:
         )
         size = bytes_of(parts_of(self.stream, self.experiences))
         self.streamed = not fits(size, self.device)
+        self.compiled = False  # no step of Avalanche's call-backs ever is
         if self.streamed:
             note(in_words(size, self.device))
         self._tests = [self._placed(e.test) for e in self.stream.experiences]

@@ -53,7 +53,7 @@ class StackSession:
         watchers: Sequence[Watcher],
         stop: StopRequest | None = None,
         starts: Sequence[Checkpoint] | None = None,
-        choose: Callable[[torch.device, int, Callable[[str], None]], PerRun] = choose_per_run,
+        choose: Callable[[torch.device, str, int, Callable[[str], None]], PerRun] = choose_per_run,
     ) -> None:
         """Learn the streams. Each run's ``results``, then ``weights`` or ``failure``, are filled in.
 
@@ -61,7 +61,7 @@ class StackSession:
             watchers: one a run, told and given what a lone run's is.
             stop: looked at after every step.
             starts: a checkpoint a run, all of one position, saved by runs alone or in any stack.
-            choose: how the runs are computed, from device, number of runs and ``note``.
+            choose: how the runs are computed, from device, precision, number of runs and ``note``.
 
         Raises:
             Interrupted: ``stop`` asked for it; every run is saved.
@@ -90,7 +90,7 @@ class StackSession:
         watchers: Sequence[Watcher],
         stop: StopRequest,
         last: dict[int, Checkpoint],
-        choose: Callable[[torch.device, int, Callable[[str], None]], PerRun],
+        choose: Callable[[torch.device, str, int, Callable[[str], None]], PerRun],
     ) -> None:
         """Train some of the runs together, from their last checkpoints if they have any."""
         runs = [self.runs[n] for n in numbers]
@@ -102,12 +102,13 @@ class StackSession:
         def remember(number: int, checkpoint: Checkpoint) -> None:
             last[numbers[number]] = checkpoint
 
-        per_run = choose(runs[0].device, len(runs), self._note)
+        per_run = choose(runs[0].device, runs[0].precision, len(runs), self._note)
         training = StackTraining(runs, [watchers[n] for n in numbers], stop, per_run, remember)
         try:
             training.train(starts)
         except AllDiverged:
             return
         for number, run in enumerate(runs):
+            run.compiled = per_run.compiler is not None and per_run.compiler.in_use
             if run.failure is None:
                 run.weights = {k: v.cpu().contiguous() for k, v in training.network.of_run(number).items()}

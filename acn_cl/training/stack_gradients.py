@@ -9,8 +9,9 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 
 from acn_cl.seeding import Seeds
+from acn_cl.training.compiled import Named
 from acn_cl.training.learner import ONCE_MORE
-from acn_cl.training.per_run import Named, PerRun
+from acn_cl.training.per_run import PerRun
 from acn_cl.training.stack_data import StackedPart, by_run
 from acn_cl.training.stack_network import StackedNetwork
 

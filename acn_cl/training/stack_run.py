@@ -31,6 +31,8 @@ class StackedRun:
         self.stream = build_stream(experiment, self.seeds)
         self.streamed = False
         """Whether images come from the host batch by batch; who trains the run decides."""
+        self.compiled = False
+        """Whether steps were computed by compiled code; known at the end."""
         self.results = Results()
         self.failure: Exception | None = None
         """Why the run ended before its stream did."""
