@@ -45,24 +45,28 @@ class Compiler:
         """Whether some steps so far were computed by compiled code."""
         return any(step.in_use for step in self._steps)
 
+    def sizes(self, calls: Mapping[int, int]) -> list[int]:
+        """Images of the batches that are worth compiling for, of images of a batch -> how many such there will be."""
+        return [images for images, times in calls.items() if times >= self._often]
+
     def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, which is compiled as one graph for each shape that it is called with."""
+        """``function``, which is compiled as one graph for each shape that it is called with.
+
+        The first call in a process takes more than a second even if nothing is ever compiled.
+        """
         compiled: Callable[..., Any] = torch.compile(
             function, backend=self._backend, fullgraph=True, dynamic=False
         )  # with breaks in the graph torch would go on silently
         return compiled
 
-    def step(self, eager: Step, fast: Step, calls: Mapping[int, int]) -> Step:
+    def step(self, eager: Step, fast: Step, sizes: Collection[int]) -> Step:
         """``eager``, computed by ``fast`` where that pays and is right.
 
         Args:
             eager: what is to be computed.
             fast: the same by something that is :meth:`wrapped`.
-            calls: images of a batch -> how many batches of so many there will be.
+            sizes: as :meth:`sizes` gives them.
         """
-        sizes = [images for images, times in calls.items() if times >= self._often]
-        if not sizes:
-            return eager
         self._steps.append(Compiled(eager, fast, sizes, self._note))
         return self._steps[-1]
 
@@ -73,7 +77,7 @@ class Compiled:
     Compiled code may be wrong and say nothing: for bf16 on a CPU, g++ 12.2 loses whole blocks of weight gradients of
     some sizes (``docs/speed.md``). So the first step of every size is computed both ways, and compared.
 
-    Args: as for :meth:`Compiler.step`, and the sizes of the batches that are worth compiling for.
+    Args: as for :meth:`Compiler.step`, and who is told.
     """
 
     def __init__(self, eager: Step, fast: Step, sizes: Collection[int], note: Callable[[str], None]) -> None:

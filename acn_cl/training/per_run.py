@@ -55,9 +55,9 @@ class OneByOne:
 
     def prepared(self, loss: Loss, calls: Mapping[int, int]) -> Step:
         eager = partial(self.gradients, loss)
-        if self.compiler is None:
+        if self.compiler is None or not (sizes := self.compiler.sizes(calls)):
             return eager
-        return self.compiler.step(eager, partial(_one_by_one, self.compiler.wrapped(grad_and_value(loss))), calls)
+        return self.compiler.step(eager, partial(_one_by_one, self.compiler.wrapped(grad_and_value(loss))), sizes)
 
     @torch.enable_grad()
     def gradients(self, loss: Loss, moved: Named, fixed: Named, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -87,7 +87,9 @@ class Vmapped:
 
     def prepared(self, loss: Loss, calls: Mapping[int, int]) -> Step:
         eager = partial(self.gradients, loss)
-        return eager if self.compiler is None else self.compiler.step(eager, self.compiler.wrapped(eager), calls)
+        if self.compiler is None or not (sizes := self.compiler.sizes(calls)):
+            return eager
+        return self.compiler.step(eager, self.compiler.wrapped(eager), sizes)
 
     def gradients(self, loss: Loss, moved: Named, fixed: Named, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         gradients, values = vmap(grad_and_value(loss))(moved, fixed, *inputs)
